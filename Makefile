@@ -1,0 +1,43 @@
+# Everything the course needs, from a fresh clone. Each target sets up what it needs and skips what is already done.
+
+PORT ?= 8000
+# an interpreter to use instead of the first suitable one on the PATH
+PYTHON ?=
+# more options for pytest, such as ARGS="-k site"
+ARGS ?=
+
+PY := .venv/bin/python
+SITE := _build/html/index.html
+SITE_SOURCES := settings.ini tools/build_site.py tools/fetch_assets.py book/assets/package-lock.json \
+	$(wildcard nbs/*.ipynb nbs/*.md nbs/*.bib nbs/images/* book/*.yml book/_ext/*.py book/static/*.* vae_tutorial/*.py)
+
+.DEFAULT_GOAL := help
+.PHONY: help course site test reproduce clean distclean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+course: $(SITE)  ## build the course and serve it on http://127.0.0.1:8000 (PORT=8001 for another port)
+	@$(PY) tools/serve_site.py --port $(PORT)
+
+site: $(SITE)  ## build the course into _build/html
+	@echo "The site is in _build/html"
+
+test: .venv/.ready  ## run every check: notebooks, package, repository, site in a browser
+	@$(PY) -m pytest $(ARGS)
+
+reproduce: .venv/.ready  ## run every chapter on the full data and store its outputs (goes on where it was stopped)
+	@VAE_TUTORIAL_SOURCE=full $(PY) tools/execute_notebooks.py --resume
+
+clean:  ## remove what was built, keep the installed packages
+	rm -rf _build _proc _docs build dist book/static/mathjax .pytest_cache .hypothesis
+	find tests tools book/_ext vae_tutorial -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean  ## remove the installed packages too
+	rm -rf .venv *.egg-info book/assets/node_modules
+
+$(SITE): .venv/.ready $(SITE_SOURCES)
+	@$(PY) tools/build_site.py
+
+.venv/.ready: settings.ini setup.py pyproject.toml constraints.txt tools/make_venv.sh
+	@sh tools/make_venv.sh $(PYTHON)
