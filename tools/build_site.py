@@ -4,7 +4,7 @@ Each build starts afresh and replaces the old site only when it has succeeded: p
 stay behind, and a warning cannot hide in a page that was built before.
 """
 import argparse
-import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,17 +14,16 @@ from pathlib import Path
 import fetch_assets
 
 ROOT = Path(__file__).resolve().parents[1]
+COLOUR = re.compile(r"\x1b\[[\d;]*m")
 
 
 def jupyter_book(output):
     """Run Jupyter Book with its output below `output`; return the log and whether the build succeeded."""
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", ROOT / "nbs",
                "--path-output", output, "--config", ROOT / "book" / "_config.yml", "--toc", ROOT / "book" / "_toc.yml",
-               "-W", "--keep-going", "-n", "--all"]
-    # a plain log: no colours, and no pages of progress on a narrow terminal
-    environment = os.environ | {"NO_COLOR": "1", "PYTHONUNBUFFERED": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    return done.stdout, done.returncode == 0
+               "-W", "--keep-going", "-n", "--all", "--quiet"]
+    done = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return COLOUR.sub("", done.stdout), done.returncode == 0
 
 
 def build(site):

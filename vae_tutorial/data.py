@@ -6,7 +6,7 @@
 __all__ = ['DataUnavailable', 'Split', 'ImageData', 'load_data', 'expect', 'intensities', 'show_images', 'binarize',
            'entropy_floor']
 
-# %% ../nbs/00_data.ipynb #4fb90fc6
+# %% ../nbs/00_data.ipynb #5eb906fc
 import difflib
 import gzip
 import hashlib
@@ -20,6 +20,7 @@ import re
 import secrets
 import threading
 import time
+import urllib.error
 import urllib.request
 import warnings
 from dataclasses import dataclass
@@ -130,7 +131,7 @@ def _import_torchvision():
             library.define(f"{missing[1]}() -> ()")       # an empty form will do: nobody calls it
             _operators[missing[1]] = library
 
-# %% ../nbs/00_data.ipynb #1b677fa9
+# %% ../nbs/00_data.ipynb #55a40213
 #| code-fold: true
 _PATIENCE = 20          # seconds until a mirror that does not answer, or stops sending, is given up
 _SLOWEST = 10_000       # bytes a second; a slower mirror counts as stalled
@@ -156,6 +157,8 @@ def _open(url):
         response = answer.get(timeout=_PATIENCE)
     except queue.Empty:
         raise TimeoutError(f"no answer within {_PATIENCE:g} seconds") from None
+    if isinstance(response, urllib.error.HTTPError):
+        response.close()
     if isinstance(response, Exception):
         raise response
     return response
@@ -178,31 +181,38 @@ def _download(url, md5):
         raise ValueError(f"it sent {len(content):,} bytes with MD5 {_md5(content)}, not {md5}")
     return bytes(content)
 
-# %% ../nbs/00_data.ipynb #ceed6dc5
+# %% ../nbs/00_data.ipynb #dc4d6b22
 #| code-fold: true
 class DataUnavailable(RuntimeError):
     """The full data set is neither in the cache nor to be had from a mirror."""
 
 
-def _from_mirrors(info, name):
-    """Return the verified bytes of one file from the first of torchvision's mirrors that has it."""
+def _mirrors(info):
+    """Return the addresses that torchvision knows for a data set."""
     try:
-        mirrors = getattr(_import_torchvision().datasets, info.torchvision_name).mirrors
+        return list(getattr(_import_torchvision().datasets, info.torchvision_name).mirrors)
     except (ImportError, RuntimeError, OSError, AttributeError) as error:
-        raise DataUnavailable(f"torchvision, which knows the mirrors, cannot be imported ({error})") from error
+        raise DataUnavailable(f"torchvision, which knows the mirrors, fails to import: {error}") from error
+
+
+def _from_mirrors(mirrors, name, md5):
+    """Return the verified bytes of one file, and put the mirror that sent it first for the next one."""
     failures = []
     for mirror in mirrors:
         try:
-            return _download(mirror + name, info.md5[name])
+            content = _download(mirror + name, md5)
         except (OSError, ValueError, http.client.HTTPException) as error:
             failures.append(f"{mirror}{name}: {error or type(error).__name__}")
             cause = error
+        else:
+            mirrors.sort(key=lambda other: other != mirror)
+            return content
     raise DataUnavailable("; ".join(failures)) from cause
 
-# %% ../nbs/00_data.ipynb #b758add6
+# %% ../nbs/00_data.ipynb #5b1e27ec
 def _images_and_labels(images, labels):
     """Return images as (N, 1, 28, 28) uint8 and labels as (N,) int64, once they are seen to fit together."""
-    if images.ndim != 3 or images.shape[1:] != (28, 28) or labels.shape != images.shape[:1] or labels.max() > 9:
+    if images.shape != (len(labels), 28, 28) or labels.ndim != 1 or labels.max() > 9:
         raise ValueError(f"not 28 x 28 images with a label 0-9 each: shapes {images.shape}, {labels.shape}")
     return images[:, None], labels.astype(np.int64)
 
@@ -210,11 +220,12 @@ def _images_and_labels(images, labels):
 def _load_full(info, root=None):
     """Return images, labels, and how many of the last make the official test set."""
     folder = _cache_folder(root) / info.torchvision_name / "raw"
-    arrays, unsaved = [], None
+    arrays, mirrors, unsaved = [], None, None
     for name, md5 in info.md5.items():
         content = _from_cache(folder / name, md5)
         if content is None:
-            content = _from_mirrors(info, name)
+            mirrors = mirrors or _mirrors(info)
+            content = _from_mirrors(mirrors, name, md5)
             try:
                 _store(folder / name, content)
             except OSError as error:
@@ -222,7 +233,7 @@ def _load_full(info, root=None):
         arrays.append(_read_idx(gzip.decompress(content)))
     if unsaved is not None:
         warnings.warn(f"{info.title} was downloaded but cannot be kept ({unsaved}), so the next call will "
-                      "download it again. Set VAE_TUTORIAL_DATA to a folder that can be written.", stacklevel=4)
+                      "download it again. Set VAE_TUTORIAL_DATA to a folder you can write to.", stacklevel=4)
     images, labels = _images_and_labels(np.concatenate(arrays[::2]), np.concatenate(arrays[1::2]))
     return images, labels, len(arrays[2])
 
@@ -330,7 +341,7 @@ def _check_split(split, val_fraction, seed):
     if not (isinstance(seed, numbers.Integral) and 0 <= seed < 2**32):
         raise ValueError(f"seed is {seed!r}, must be a whole number from 0 to 2**32 - 1")
 
-# %% ../nbs/00_data.ipynb #62631f62
+# %% ../nbs/00_data.ipynb #31f1a694
 def load_data(name="mnist", source="auto", root=None, split="official", val_fraction=0.1, seed=42):
     """Load MNIST or Fashion-MNIST, split for training.
 
@@ -339,10 +350,10 @@ def load_data(name="mnist", source="auto", root=None, split="official", val_frac
     name : {"mnist", "fashion"}
         Which data set.
     source : {"auto", "full", "sample"}
-        "full" takes the whole data set from the cache, else from torchvision's mirrors, and raises where neither
-        has it. "sample" takes the 5,000 images inside the package and never touches the network. "auto" tries
-        "full" and falls back to "sample" with a warning; the environment variable VAE_TUTORIAL_SOURCE, where
-        it is set, is what "auto" means.
+        "full" takes the whole data set from the cache, else from torchvision's mirrors, and raises where
+        neither has it. "sample" takes the 5,000 images inside the package and never touches the network.
+        "auto" tries "full" and falls back to "sample" with a warning; the environment variable
+        VAE_TUTORIAL_SOURCE, where it is set, is what "auto" means.
     root : path, optional
         Cache folder, laid out as torchvision lays out its own. By default $VAE_TUTORIAL_DATA, else
         ~/.cache/vae-tutorial.
@@ -386,7 +397,7 @@ def load_data(name="mnist", source="auto", root=None, split="official", val_frac
     train, val, test = _split(images, labels, n_test, round(val_fraction * n_drawn_from), seed)
     return ImageData(train, val, test if n_test else None, name, source, info.class_names)
 
-# %% ../nbs/00_data.ipynb #90e7a982
+# %% ../nbs/00_data.ipynb #77492841
 def expect(value, data, full, sample):
     """Return `value`, which must lie in the range for the data at hand.
 
@@ -406,11 +417,11 @@ def expect(value, data, full, sample):
     """
     low, high = {"full": full, "sample": sample}[data.source]
     if not low <= float(value) <= high:
-        raise AssertionError(f"{float(value):.6g} is not from {low} to {high} on {data.name} ({data.source}); "
-                             f"ranges: full {full}, sample {sample}")
+        raise AssertionError(f"{float(value):.6g} is not from {low} to {high} on {data.source} {data.name} data; "
+                             f"ranges: {full} on full data, {sample} on the sample")
     return value
 
-# %% ../nbs/00_data.ipynb #bd1e63ea
+# %% ../nbs/00_data.ipynb #a6d5d4bc
 def intensities(images):
     """Turn stored grey values into intensities.
 
@@ -430,12 +441,12 @@ def intensities(images):
         The images are not uint8; most likely they are intensities already.
     """
     if images.dtype != torch.uint8:
-        raise TypeError(f"images is {images.dtype}, must be torch.uint8: grey values 0-255, as from load_data")
+        raise TypeError(f"images is {images.dtype}, must be torch.uint8: grey values 0 to 255")
     return images.float() / 255
 
-# %% ../nbs/00_data.ipynb #9b1f66e3
+# %% ../nbs/00_data.ipynb #e706f945
 def _as_grey(images):
-    """Return images as float intensities (N, H, W) on the CPU, from any form that a chapter may hold them in."""
+    """Return images as intensities (N, H, W) on the CPU, from any form that a chapter may hold them in."""
     images = torch.as_tensor(images).detach().cpu()
     if images.ndim == 4 and images.shape[1] == 1:
         images = images[:, 0]
@@ -445,7 +456,7 @@ def _as_grey(images):
 
 
 def _tile(images, columns, gap, below):
-    """Return one picture of images (N, H, W), row by row, with `below` pixels more under each; NaN between."""
+    """Return one picture of images (N, H, W), row by row, `below` more pixels under each; NaN between."""
     count, height, width = images.shape
     down, across = height + below + gap, width + gap
     grid = torch.full((math.ceil(count / columns) * down - gap, columns * across - gap), torch.nan)
@@ -454,7 +465,7 @@ def _tile(images, columns, gap, below):
         grid[top:top + height, left:left + width] = image
     return grid
 
-# %% ../nbs/00_data.ipynb #e2babc36
+# %% ../nbs/00_data.ipynb #ab0ff141
 def show_images(images, labels=None, columns=10, title=None, ax=None, row_labels=None, gap=2, size=0.6):
     """Draw images as one grid, filled row by row.
 
@@ -497,7 +508,7 @@ def show_images(images, labels=None, columns=10, title=None, ax=None, row_labels
     if ax is None:
         inches = size / width
         _, ax = plt.subplots(figsize=(grid.shape[1] * inches, grid.shape[0] * inches + (0.3 if title else 0)))
-    ax.imshow(grid, cmap="gray_r", vmin=0, vmax=1)
+    ax.imshow(grid.numpy(), cmap="gray_r", vmin=0, vmax=1)
     ax.set(xticks=[], yticks=[], title=title)
     ax.spines[:].set_visible(False)
     ax.grid(False)
@@ -532,12 +543,12 @@ def binarize(images, generator=None):
     """
     return torch.bernoulli(intensities(images), generator=generator)
 
-# %% ../nbs/00_data.ipynb #5b0eb615
+# %% ../nbs/00_data.ipynb #fcb9792a
 def entropy_floor(images):
-    r"""The lowest binary cross-entropy that any model can reach on each of these images.
+    """The lowest binary cross-entropy that any model can reach on each of these images.
 
-    The binary cross-entropy of an intensity $x$ is lowest at the answer $p = x$, where it is the entropy of
-    $\mathrm{Bernoulli}(x)$.
+    The binary cross-entropy of an intensity `x` is lowest at the answer `p = x`, where it is the entropy of
+    Bernoulli(x).
 
     Parameters
     ----------

@@ -7,7 +7,7 @@ __all__ = ['LR_SCHEDULES', 'batches', 'ConstantBeta', 'LinearBeta', 'CosineBeta'
            'Epoch', 'History', 'save_model', 'load_model', 'best_device', 'has_native_bf16', 'TrainingDiverged', 'fit',
            'ShowReconstructions']
 
-# %% ../nbs/02_training.ipynb #b8ab68bb
+# %% ../nbs/02_training.ipynb #2ff076b4
 import functools
 import json
 import math
@@ -26,7 +26,7 @@ from IPython.display import display
 from tqdm.auto import tqdm
 
 import vae_tutorial
-from .data import intensities, show_images
+from .data import _check_choice, intensities, show_images
 from .vae import VAE, elbo, evaluating
 
 # %% ../nbs/02_training.ipynb #093c48b0
@@ -49,7 +49,7 @@ def batches(images, batch_size, generator):
     for index in torch.randperm(len(images), generator=generator, device=images.device).split(batch_size):
         yield intensities(images[index])
 
-# %% ../nbs/02_training.ipynb #27a772b8
+# %% ../nbs/02_training.ipynb #57f4f64f
 @dataclass(frozen=True)
 class ConstantBeta:
     """β stays at `value`."""
@@ -69,17 +69,12 @@ class ConstantBeta:
 
 def _check_number(name, value, lowest=0.0):
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not lowest <= value < math.inf:
-        raise ValueError(f"{name} must be a finite number of at least {lowest:g}; got {value!r}")
+        raise ValueError(f"{name} is {value!r}, must be a finite number of at least {lowest:g}")
 
 
 def _check_whole(name, value, lowest=1):
     if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-        raise ValueError(f"{name} must be a whole number of at least {lowest}; got {value!r}")
-
-
-def _check_choice(name, value, allowed):
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}")
+        raise ValueError(f"{name} is {value!r}, must be a whole number of at least {lowest}")
 
 # %% ../nbs/02_training.ipynb #ba31eb95
 @dataclass(frozen=True)
@@ -298,7 +293,7 @@ def _read(path):
     except (safetensors.SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
         raise ValueError(f"{path} is damaged or no file of this package ({error})") from error
 
-# %% ../nbs/02_training.ipynb #26013bb9
+# %% ../nbs/02_training.ipynb #770d3554
 def save_model(model, path, history=None):
     """Write a model's weights, with what is needed to build it again and the history of its training.
 
@@ -337,7 +332,7 @@ def load_model(path, model_class=VAE):
     """
     tensors, notes = _read(Path(path))
     if notes.get("model") != model_class.__name__:
-        raise ValueError(f"{path} holds a model of class {notes.get('model')}; got model_class={model_class.__name__}")
+        raise ValueError(f"model_class is {model_class.__name__}, but {path} holds a {notes.get('model')}")
     model = model_class(**notes["config"])
     try:
         model.load_state_dict(tensors)
@@ -513,12 +508,12 @@ def _load_run(run, path):
     run.rng.set_state(tensors["rng"])
     run.history = History.from_dict(notes["history"])
 
-# %% ../nbs/02_training.ipynb #6e66ae6a
+# %% ../nbs/02_training.ipynb #22c24924
 def _check_same_settings(path, saved, asked):
     for name in asked:
         if saved.get(name) != asked[name]:
-            raise ValueError(f"{path} was made with {name}={saved.get(name)!r}; got {asked[name]!r}. "
-                             "Ask for the same to resume it, or give another folder as checkpoint.")
+            raise ValueError(f"{name} is {asked[name]!r}, but {path} was made with {saved.get(name)!r}: "
+                             "ask for the same to resume it, or give another folder as checkpoint")
 
 
 def _describe(objective):
@@ -553,7 +548,7 @@ def _summary(epoch):
     return {"epoch": epoch.epoch, "loss": f"{epoch.loss:.2f}", "reconstruction": f"{epoch.reconstruction:.2f}",
             "KL": f"{epoch.kl:.2f}", "β": f"{epoch.beta:.2f}"}
 
-# %% ../nbs/02_training.ipynb #c0f603da
+# %% ../nbs/02_training.ipynb #45185c04
 def fit(model, data, epochs, *, objective=elbo, batch_size=128, lr=1e-3, beta=1.0, lr_schedule="constant",
         patience=None, callbacks=(), device=None, precision="auto", compile=False, seed=42,
         restore_best=True, checkpoint=None, resume=False, progress=True):
@@ -612,7 +607,7 @@ def fit(model, data, epochs, *, objective=elbo, batch_size=128, lr=1e-3, beta=1.
     TrainingDiverged
         If the loss becomes NaN or infinite.
     """
-    beta = beta if callable(beta) else ConstantBeta(beta)
+    beta = _as_schedule(beta)
     device = torch.device(device or best_device())
     if precision == "auto":
         precision = "bf16" if has_native_bf16(device) else "fp32"
@@ -622,14 +617,14 @@ def fit(model, data, epochs, *, objective=elbo, batch_size=128, lr=1e-3, beta=1.
     train, val = data.train.images.to(device), data.val.images.to(device)
     steps = epochs * math.ceil(len(train) / batch_size)
     if lr_schedule == "one-cycle":
-        settings["steps"] = steps
+        settings["epochs"] = epochs          # the shape of the cycle depends on it
     run = _Run(model.to(device), train, beta, settings, steps)
     if checkpoint:
         settings["images"] = _fingerprint(train)
         checkpoint = _open_checkpoint(run, Path(checkpoint), resume)
-    # TQDM_DISABLE in the environment counts as long as `disable` is not given
+    # tqdm's notebook bar does not ask TQDM_DISABLE by itself
     with tqdm(total=epochs * len(train), initial=len(run.history) * len(train), unit=" images", unit_scale=True,
-              **({} if progress else {"disable": True})) as bar:
+              disable=not progress or "TQDM_DISABLE" in os.environ) as bar:
         try:
             _train(run, val, epochs, _at_precision(objective, device, precision, compile), batch_size,
                    patience, checkpoint, callbacks, bar)
@@ -640,13 +635,21 @@ def fit(model, data, epochs, *, objective=elbo, batch_size=128, lr=1e-3, beta=1.
             run.restore(restore_best)
     return run.history
 
-# %% ../nbs/02_training.ipynb #0431f5b8
+# %% ../nbs/02_training.ipynb #1a460ade
+def _as_schedule(beta):
+    if not callable(beta):
+        return ConstantBeta(beta)
+    if not hasattr(beta, "end"):
+        raise ValueError(f"beta is {beta!r}, must be a number, or callable with the time in epochs and have an `end`")
+    return beta
+
+
 def _check_arguments(epochs, patience, data, *, batch_size, lr, lr_schedule, precision, seed, **described):
     _check_whole("epochs", epochs)
     _check_whole("batch_size", batch_size)
     _check_whole("seed", seed, lowest=0)
     _check_number("lr", lr)
-    _check_choice("lr_schedule", lr_schedule, LR_SCHEDULES)
+    _check_choice("lr_schedule", lr_schedule, tuple(LR_SCHEDULES))
     _check_choice("precision", precision, ("auto", "fp32", "bf16"))
     if patience is not None:
         _check_whole("patience", patience, lowest=0)
@@ -675,7 +678,7 @@ def _at_precision(objective, device, precision, compile):
             return objective(*args)
     return compute
 
-# %% ../nbs/02_training.ipynb #91d1f7fe
+# %% ../nbs/02_training.ipynb #289b5b53
 class ShowReconstructions:
     """A callback for `fit`: images above their reconstructions, redrawn after every epoch.
 
@@ -691,7 +694,7 @@ class ShowReconstructions:
     def __call__(self, model, history):
         x = intensities(self.images.to(next(model.parameters()).device))
         title = f"epoch {len(history)}: −ELBO {history[-1].loss:.1f} nats per image"
-        figure = show_images(torch.cat([x, model.reconstruct(x)]).cpu(), columns=len(x), title=title).figure
+        figure = show_images(torch.cat([x, model.reconstruct(x)]), columns=len(x), title=title).figure
         if self.picture is None:
             self.picture = display(figure, display_id=True)
         else:

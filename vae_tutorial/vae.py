@@ -6,7 +6,7 @@
 __all__ = ['LIKELIHOODS', 'reparameterize', 'kl_divergence', 'reconstruction_loss', 'VAEOutput', 'evaluating', 'LatentModel',
            'VAE', 'Elbo', 'elbo']
 
-# %% ../nbs/01_vae.ipynb #5a3b1d90
+# %% ../nbs/01_vae.ipynb #5ca8d16b
 import math
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .data import _check_choice
 
 # %% ../nbs/01_vae.ipynb #0def42f6
 def reparameterize(mu, logvar, generator=None):
@@ -64,7 +66,7 @@ def kl_divergence(mu, logvar):
     mu, logvar = _widen(mu), _widen(logvar)
     return 0.5 * (mu.square() + torch.expm1(logvar) - logvar)
 
-# %% ../nbs/01_vae.ipynb #f9ca0b6b
+# %% ../nbs/01_vae.ipynb #3cf41dc9
 def _bernoulli(logits, x):
     return F.binary_cross_entropy_with_logits(logits, x, reduction="none")
 
@@ -73,7 +75,7 @@ def _continuous_bernoulli(logits, x):
     # the series below 0.1 in size; elsewhere the formula, fed a harmless 1 where the series is used
     small = logits.abs() < 0.1
     safe = torch.where(small, 1.0, logits.abs())
-    series = math.log(2) + logits.square() / 12 - logits.pow(4) / 1440
+    series = math.log(2) + logits.square() / 12 - 7 * logits.pow(4) / 1440
     log_c = torch.where(small, series, safe.log() - torch.tanh(safe / 2).log())
     return _bernoulli(logits, x) - log_c
 
@@ -84,7 +86,7 @@ def _gaussian(logits, x):
 
 LIKELIHOODS = {"bernoulli": _bernoulli, "continuous-bernoulli": _continuous_bernoulli, "gaussian": _gaussian}
 
-# %% ../nbs/01_vae.ipynb #e33fe588
+# %% ../nbs/01_vae.ipynb #38822dfe
 def reconstruction_loss(logits, x, likelihood="bernoulli"):
     r"""Negative log-likelihood of images under the decoder's distribution, $-\log p(x \mid z)$.
 
@@ -112,13 +114,12 @@ def reconstruction_loss(logits, x, likelihood="bernoulli"):
     ----------
     Kingma & Welling (2014), appendix C.1; Loaiza-Ganem & Cunningham (2019).
     """
-    if likelihood not in LIKELIHOODS:
-        raise ValueError(f"likelihood must be one of {', '.join(map(repr, LIKELIHOODS))}; got {likelihood!r}")
+    _check_choice("likelihood", likelihood, tuple(LIKELIHOODS))
     if logits.shape != x.shape:
-        raise ValueError(f"logits and x must have one shape; got {tuple(logits.shape)} and {tuple(x.shape)}")
+        raise ValueError(f"x has shape {tuple(x.shape)}, must have that of logits, {tuple(logits.shape)}")
     return LIKELIHOODS[likelihood](_widen(logits), _widen(x)).flatten(1).sum(1)
 
-# %% ../nbs/01_vae.ipynb #dce9ff75
+# %% ../nbs/01_vae.ipynb #13a060fd
 class VAEOutput(NamedTuple):
     """What a forward pass computes; `logits` has shape (B, *input_shape), the others (B, latent_dim)."""
 
@@ -136,17 +137,19 @@ def _mlp(*widths):
     return layers
 
 
-def _check_sizes(name, sizes):
-    whole = sizes if isinstance(sizes, (tuple, list)) else [sizes]
-    if not all(isinstance(n, int) and n > 0 for n in whole):
-        raise ValueError(f"{name} must hold positive whole numbers; got {sizes!r}")
+def _checked_sizes(name, sizes):
+    """A size, or several as a tuple, all of them seen to be positive whole numbers."""
+    several = isinstance(sizes, (tuple, list))
+    if not all(isinstance(n, int) and n > 0 for n in (sizes if several else [sizes])):
+        raise ValueError(f"{name} is {sizes!r}, must be of positive whole numbers")
+    return tuple(sizes) if several else sizes
 
 
 def _check_images(x, shape):
     if x.shape[1:] != shape:
-        raise ValueError(f"x must have shape (B, {', '.join(map(str, shape))}); got {tuple(x.shape)}")
+        raise ValueError(f"x has shape {tuple(x.shape)}, must be (B, {', '.join(map(str, shape))})")
     if not x.is_floating_point():
-        raise TypeError(f"x must hold floating-point intensities in [0, 1]; got {x.dtype}: see vae_tutorial.data.intensities")
+        raise TypeError(f"x is {x.dtype}, must be floating-point intensities in [0, 1]: see vae_tutorial.data.intensities")
 
 
 @contextmanager
@@ -160,7 +163,7 @@ def evaluating(model):
     finally:
         model.train(was_training)
 
-# %% ../nbs/01_vae.ipynb #5b5cf6f0
+# %% ../nbs/01_vae.ipynb #2a6f82f8
 class LatentModel(nn.Module):
     """A latent space with a decoder: what a VAE and its relatives share. A subclass sets `encoder` and `decoder`.
 
@@ -170,8 +173,8 @@ class LatentModel(nn.Module):
         Shape of one image.
     latent_dim : int
         Number of latent dimensions.
-    **config
-        The subclass's further arguments, kept with the others in `config`, from which the model can be built again.
+    **config : int or tuple of int
+        The subclass's further sizes, kept with the others in `config`, from which the model can be built again.
 
     Raises
     ------
@@ -181,15 +184,14 @@ class LatentModel(nn.Module):
 
     def __init__(self, input_shape, latent_dim, **config):
         super().__init__()
-        self.config = dict(input_shape=input_shape, latent_dim=latent_dim, **config)
-        for name, sizes in self.config.items():
-            _check_sizes(name, sizes)
-        self.input_shape, self.latent_dim = tuple(input_shape), latent_dim
+        sizes = dict(input_shape=input_shape, latent_dim=latent_dim, **config)
+        self.config = {name: _checked_sizes(name, size) for name, size in sizes.items()}
+        self.input_shape, self.latent_dim = self.config["input_shape"], latent_dim
 
     def decode(self, z):
         """Logits, shape (B, *input_shape), for codes `z`, shape (B, latent_dim); ValueError on any other shape."""
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
-            raise ValueError(f"z must have shape (B, {self.latent_dim}); got {tuple(z.shape)}")
+            raise ValueError(f"z has shape {tuple(z.shape)}, must be (B, {self.latent_dim})")
         return self.decoder(z)
 
     def sample(self, n, generator=None):

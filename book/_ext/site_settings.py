@@ -1,0 +1,47 @@
+"""Take what the whole project shares from settings.ini: title, version, repository and licence."""
+import configparser
+import os
+import time
+from pathlib import Path
+
+SETTINGS = Path(__file__).resolve().parents[2] / "settings.ini"
+
+
+def read_settings():
+    """Return the entries of settings.ini."""
+    parser = configparser.ConfigParser(delimiters=["="])
+    parser.read(SETTINGS, encoding="utf-8")
+    return parser["DEFAULT"]
+
+
+def build_date():
+    """Return the day of the build in UTC, or the one that a reproducible build prescribes."""
+    seconds = int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
+    return time.strftime("%Y-%m-%d", time.gmtime(seconds))
+
+
+def footer(settings):
+    """Return the HTML at the foot of every page."""
+    return (f'{settings["title"]} {settings["version"]}, built on {build_date()} (UTC)<br>'
+            f'© {settings["copyright"]}; Apache License 2.0')
+
+
+def use_settings(app, config):
+    """Put the shared settings where Sphinx and the theme look for them."""
+    settings = read_settings()
+    config.project = config.html_title = settings["title"]
+    config.version = config.release = settings["version"]
+    config.author = settings["author"]
+    config.html_baseurl = settings["doc_host"] + settings["doc_baseurl"]
+    config.html_theme_options.update(
+        logo={"text": settings["title"], "alt_text": settings["title"]},
+        repository_url=settings["git_url"],
+        repository_branch=settings["branch"],
+        path_to_docs=settings["nbs_path"],
+        extra_footer=footer(settings),
+    )
+
+
+def setup(app):
+    app.connect("config-inited", use_settings)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,56 @@
+"""What all tests share: folders, the environment of a reader without network, processes with a time limit."""
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "nbs").glob("[!._]*.ipynb"))
+CHAPTERS = [path for path in NOTEBOOKS if path.name[0].isdigit()]
+
+# Every test runs on the embedded sample, unless it says otherwise: none waits for a download.
+os.environ["VAE_TUTORIAL_SOURCE"] = "sample"
+os.environ["TQDM_DISABLE"] = "1"
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+# Examples are drawn the same way on each run, so that a failure in CI is seen again at home.
+settings.register_profile("course", derandomize=True, deadline=None, database=None)
+settings.load_profile("course")
+
+sys.path.insert(0, str(ROOT / "tools"))
+
+
+def run_process(*command, timeout, cwd=ROOT, **environment):
+    """Run a command of this interpreter's environment to its end; fail with its output unless it succeeds.
+
+    The command gets its own process group and all of it is killed when the time is up, so that no worker of it is left.
+    """
+    # As in a fresh shell: a backend set for the tests must not decide how notebooks draw.
+    inherited = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
+    with subprocess.Popen([sys.executable, *map(str, command)], cwd=cwd, env=inherited | environment, text=True,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          start_new_session=True) as process:
+        try:
+            output, _ = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+            output, _ = process.communicate()
+            pytest.fail(f"no end after {timeout} s: {' '.join(map(str, command))}\n{output}", pytrace=False)
+    if process.returncode:
+        pytest.fail(f"exit status {process.returncode}: {' '.join(map(str, command))}\n{output}", pytrace=False)
+    return output
+
+
+@pytest.fixture
+def tree_copy(tmp_path):
+    """Return a copy of the files that nbdev reads and writes, to let its commands loose on."""
+    for name in ("nbs", "vae_tutorial"):
+        shutil.copytree(ROOT / name, tmp_path / name, symlinks=True,
+                        ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    for name in ("settings.ini", "_quarto.yml"):
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    return tmp_path

@@ -1,0 +1,109 @@
+"""The notebooks run on the sample, and the package and their stored form are what nbdev makes of them."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import execute_notebooks
+import nbformat
+import pytest
+from conftest import NOTEBOOKS, ROOT, run_process
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+# Without workers: the process that is started here is the one that runs the notebook, and the one that is stopped.
+NBDEV_TEST = "import sys; from nbdev.test import nbdev_test; nbdev_test(sys.argv[1], n_workers=0)"
+NBDEV_EXPORT = "from nbdev.doclinks import nbdev_export; nbdev_export()"
+NBDEV_CLEAN = "from nbdev.clean import nbdev_clean; nbdev_clean()"
+SECONDS = 240      # for a notebook on two slow cores
+
+
+@pytest.mark.timeout(SECONDS + 30)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs(path):
+    output = run_process("-c", NBDEV_TEST, path, timeout=SECONDS)
+    assert "Success" in output
+
+
+def contents(folder):
+    """Return the files that nbdev writes, by name."""
+    files = [*folder.glob("nbs/*.ipynb"), *folder.glob("vae_tutorial/*.py")]
+    return {str(path.relative_to(folder)): path.read_text(encoding="utf-8") for path in files}
+
+
+@pytest.mark.parametrize("code, command", [(NBDEV_EXPORT, "nbdev_export"), (NBDEV_CLEAN, "nbdev_clean")],
+                         ids=["export", "clean"])
+def test_nothing_is_left_to_do(tree_copy, code, command):
+    for module in tree_copy.glob("vae_tutorial/*.py"):
+        if command == "nbdev_export" and module.name not in ("__init__.py", "_modidx.py"):
+            module.unlink()           # a module that no notebook exports is not written again
+    run_process("-c", code, timeout=120, cwd=tree_copy)
+    before, after = contents(ROOT), contents(tree_copy)
+    changed = [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
+    assert not changed, f"run {command} and commit what it changes in {sorted(changed)}"
+
+
+@pytest.fixture
+def workshop(tmp_path, monkeypatch):
+    """Return a function that makes a notebook of code cells; what is executed is kept out of the course's folders."""
+    monkeypatch.setattr(execute_notebooks, "WORK", tmp_path / "work")
+
+    def make(*cells):
+        path = tmp_path / "page.ipynb"
+        notebook = new_notebook(cells=[new_code_cell(source, id=f"cell{n}") for n, source in enumerate(cells)])
+        nbformat.write(notebook, path)
+        return path
+    return make
+
+
+def stored(path):
+    """Return the texts that the cells of a notebook show."""
+    cells = json.loads(path.read_text())["cells"]
+    return ["".join("".join(output.get("text", "")) for output in cell["outputs"]) for cell in cells]
+
+
+def test_outputs_are_stored_and_cells_with_flags_are_not_run(workshop):
+    path = workshop("print(6 * 7)", "#| eval: false\nprint('never')", "#| notest\nprint('neither')")
+    execute_notebooks.execute(path, timeout=60)
+    assert stored(path) == ["42\n", "", ""]
+    assert execute_notebooks.is_done(path)
+    first = path.read_bytes()
+    execute_notebooks.execute(path, timeout=60)
+    assert path.read_bytes() == first
+    path.write_text(path.read_text().replace("6 * 7", "6 * 8"))
+    assert not execute_notebooks.is_done(path)
+
+
+def test_failing_cell_leaves_the_notebook_as_it_was(workshop):
+    path = workshop("print('begun')", "1 / 0")
+    before = path.read_bytes()
+    with pytest.raises(execute_notebooks.Refused, match=r"page\.ipynb(?s:.*)1 / 0(?s:.*)ZeroDivisionError"):
+        execute_notebooks.execute(path, timeout=60)
+    assert path.read_bytes() == before and not execute_notebooks.is_done(path)
+
+
+@pytest.mark.parametrize("output, reason", [
+    (new_output("error", ename="ValueError", evalue="bad"), "raises ValueError: bad"),
+    (new_output("stream", name="stderr", text="UserWarning: careful"), "standard error: UserWarning: careful"),
+    (new_output("stream", name="stdout", text=f"saved to {ROOT}/x.png"), "path of this machine"),
+    (new_output("execute_result", data={"text/html": f"<b>{ROOT}</b>"}), "path of this machine"),
+])
+def test_outputs_that_no_reader_should_see_are_refused(output, reason):
+    notebook = new_notebook(cells=[new_code_cell("fine = 1"), new_code_cell("#| export\nculprit()", outputs=[output])])
+    with pytest.raises(execute_notebooks.Refused, match=rf"page\.ipynb, cell 1 \('culprit\(\)'\): .*{reason}"):
+        execute_notebooks.check_outputs(notebook, "page.ipynb")
+
+
+def test_interrupted_run_leaves_the_notebook_as_it_was(workshop, tmp_path):
+    started = tmp_path / "started"
+    path = workshop(f"import pathlib, time; pathlib.Path({str(started)!r}).touch(); time.sleep(60)")
+    before = path.read_bytes()
+    process = subprocess.Popen([sys.executable, ROOT / "tools" / "execute_notebooks.py", path], text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ)
+    while not started.exists() and process.poll() is None:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1 and "stopped" in output and "Traceback" not in output
+    assert path.read_bytes() == before

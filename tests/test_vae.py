@@ -1,0 +1,239 @@
+"""The model and its objective: closed forms, gradients, bounds and extremes."""
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.autograd import gradcheck
+from torch.distributions import ContinuousBernoulli, Normal
+
+from vae_tutorial.vae import (LIKELIHOODS, VAE, elbo, evaluating, kl_divergence, reconstruction_loss,
+                              reparameterize)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def tiny(input_shape=(1, 2, 3), hidden_dims=(5,), latent_dim=2):
+    torch.manual_seed(0)
+    return VAE(input_shape, hidden_dims, latent_dim)
+
+
+# --- the network ---------------------------------------------------------------------------------
+
+def test_the_network_of_the_report_has_its_number_of_parameters():
+    assert sum(p.numel() for p in VAE().parameters()) == 652_824
+
+
+@given(shape=st.lists(st.integers(1, 5), min_size=1, max_size=4), hidden=st.lists(st.integers(1, 6), max_size=3),
+       latent=st.integers(1, 4), batch=st.integers(0, 4))
+def test_any_shape_depth_and_batch(shape, hidden, latent, batch):
+    model = VAE(tuple(shape), tuple(hidden), latent)
+    out = model(torch.rand(batch, *shape))
+    assert out.logits.shape == (batch, *shape)
+    assert out.mu.shape == out.logvar.shape == out.z.shape == (batch, latent)
+    assert model.reconstruct(torch.rand(batch, *shape)).shape == (batch, *shape)
+    assert model.sample(batch).shape == (batch, *shape)
+
+
+def test_the_decoder_mirrors_the_encoder():
+    widths = [layer.in_features for layer in VAE(hidden_dims=(50, 30), latent_dim=4).decoder if hasattr(layer, "weight")]
+    assert widths == [4, 30, 50]
+
+
+@pytest.mark.parametrize("bad", [dict(latent_dim=0), dict(latent_dim=2.5), dict(hidden_dims=(3, -1)), dict(input_shape=(1, 0))])
+def test_impossible_sizes_are_refused_by_name(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        VAE(**bad)
+
+
+def test_wrong_images_and_codes_are_refused_with_what_would_be_right():
+    model = tiny()
+    with pytest.raises(ValueError, match=r"\(4, 6\).*\(B, 1, 2, 3\)"):
+        model.encode(torch.rand(4, 6))
+    with pytest.raises(TypeError, match="uint8.*intensities"):
+        model.encode(torch.zeros(4, 1, 2, 3, dtype=torch.uint8))
+    for z in (torch.zeros(4, 3), torch.zeros(2)):
+        with pytest.raises(ValueError, match=r"\(B, 2\)"):
+            model.decode(z)
+
+
+def test_samples_follow_the_generator_and_are_images():
+    model = tiny()
+    first, again, other = model.sample(5, generator(1)), model.sample(5, generator(1)), model.sample(5, generator(2))
+    assert first.equal(again) and not first.equal(other)
+    assert 0 <= first.min() and first.max() <= 1
+
+
+def test_reconstruct_goes_through_the_mean():
+    model, x = tiny(), torch.rand(4, 1, 2, 3)
+    assert model.reconstruct(x).equal(model.decode(model.encode(x)[0]).sigmoid())
+    assert model.reconstruct(x).equal(model.reconstruct(x))
+
+
+@pytest.mark.parametrize("was_training", [True, False])
+def test_evaluating_gives_back_the_mode_even_after_an_error(was_training):
+    model = tiny().train(was_training)
+    with pytest.raises(RuntimeError), evaluating(model):
+        assert not model.training and not torch.is_grad_enabled()
+        raise RuntimeError
+    assert model.training == was_training and torch.is_grad_enabled()
+
+
+# --- the draw ------------------------------------------------------------------------------------
+
+def test_draws_have_the_moments_asked_for():
+    mu, logvar = torch.tensor([[-1.0, 3.0]]).expand(200_000, 2), torch.tensor([[1.0, -4.0]]).expand(200_000, 2)
+    z = reparameterize(mu, logvar, generator())
+    torch.testing.assert_close(z.mean(0), mu[0], atol=0.02, rtol=0)
+    torch.testing.assert_close(z.var(0).log(), logvar[0], atol=0.02, rtol=0)
+
+
+def test_the_draw_is_differentiable_in_both_parameters():
+    mu, logvar = torch.randn(2, 3, 4, dtype=torch.float64, generator=generator()).requires_grad_().unbind()
+    assert gradcheck(lambda m, v: reparameterize(m, v, generator()), (mu, logvar))
+
+
+def test_a_forward_pass_draws_only_from_its_generator():
+    model, x = tiny(), torch.rand(4, 1, 2, 3)
+    state = torch.get_rng_state()
+    assert model(x, generator()).z.equal(model(x, generator()).z)
+    assert torch.get_rng_state().equal(state)
+
+
+# --- the two terms -------------------------------------------------------------------------------
+
+@given(mu=st.floats(-20, 20), logvar=st.floats(-30, 30))
+def test_kl_is_the_closed_form(mu, logvar):
+    mu, logvar = torch.tensor([[mu]], dtype=torch.float64), torch.tensor([[logvar]], dtype=torch.float64)
+    truth = torch.distributions.kl_divergence(Normal(mu, (logvar / 2).exp()), Normal(0.0, 1.0))
+    torch.testing.assert_close(kl_divergence(mu, logvar), truth, atol=1e-9, rtol=1e-9)
+    assert kl_divergence(mu, logvar) >= 0
+
+
+def test_kl_keeps_the_dimensions_apart_and_its_digits_near_zero():
+    assert kl_divergence(torch.zeros(3, 5), torch.zeros(3, 5)).shape == (3, 5)
+    tiny_kl = kl_divergence(torch.zeros(1, 1), torch.full((1, 1), 1e-3)).item()
+    assert tiny_kl == pytest.approx(1e-6 / 4, rel=0.01)      # v^2 / 4; lost to rounding without expm1
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_gradients_are_those_of_finite_differences(likelihood):
+    logits = (3 * torch.randn(2, 1, 2, 3, dtype=torch.float64, generator=generator())).requires_grad_()
+    x = torch.rand(2, 1, 2, 3, dtype=torch.float64, generator=generator(1))
+    assert gradcheck(lambda t: reconstruction_loss(t, x, likelihood), logits)
+    mu, logvar = torch.randn(2, 3, 4, dtype=torch.float64, generator=generator()).requires_grad_().unbind()
+    assert gradcheck(kl_divergence, (mu, logvar))
+
+
+def test_elbo_has_the_gradient_of_finite_differences():
+    model = tiny().double()
+    x, parameter = torch.rand(3, 1, 2, 3, dtype=torch.float64, generator=generator()), model.encoder[1].weight
+
+    def loss(value):
+        replaced = dict(model.named_parameters()) | {"encoder.1.weight": value}
+        return elbo(lambda x, g: torch.func.functional_call(model, replaced, (x, g)), x, 0.7, generator(3)).loss
+
+    assert gradcheck(loss, parameter)
+
+
+def test_continuous_bernoulli_is_pytorchs_and_smooth_where_the_series_ends():
+    logits = torch.cat([torch.linspace(-30, 30, 601), torch.tensor([0.0, 0.0999, 0.1001, -0.0999, -0.1001])]).double()
+    x = torch.rand(len(logits), 1, dtype=torch.float64, generator=generator())
+    ours = reconstruction_loss(logits[:, None], x, "continuous-bernoulli")
+    torch.testing.assert_close(ours, -ContinuousBernoulli(logits=logits[:, None]).log_prob(x).sum(1), atol=1e-4, rtol=1e-5)
+    left, right = (reconstruction_loss(torch.tensor([[0.1 + d]], dtype=torch.float64), torch.zeros(1, 1).double(),
+                                       "continuous-bernoulli") for d in (-1e-9, 1e-9))
+    assert abs(left - right) < 1e-8
+
+
+@pytest.mark.parametrize("likelihood", ["continuous-bernoulli", "gaussian"])
+def test_a_likelihood_integrates_to_one(likelihood):
+    x = torch.linspace(-12, 12, 48_001).double() if likelihood == "gaussian" else torch.linspace(0, 1, 4001).double()
+    for logit in (-5.0, 0.0, 0.05, 3.0):
+        density = (-reconstruction_loss(torch.full((len(x), 1), logit).double(), x[:, None], likelihood)).exp()
+        assert torch.trapezoid(density, x).item() == pytest.approx(1, abs=1e-5)
+
+
+def test_sums_over_pixels_and_leaves_images_apart():
+    logits, x = torch.randn(3, 2, 4, 5, generator=generator()), torch.rand(3, 2, 4, 5, generator=generator(1))
+    whole = reconstruction_loss(logits, x)
+    halves = reconstruction_loss(logits[..., :2], x[..., :2]) + reconstruction_loss(logits[..., 2:], x[..., 2:])
+    assert whole.shape == (3,)
+    torch.testing.assert_close(whole, halves)
+    torch.testing.assert_close(whole[1:], reconstruction_loss(logits[1:], x[1:]))
+
+
+def test_refuses_unknown_likelihoods_and_shapes_that_would_broadcast():
+    with pytest.raises(ValueError, match="likelihood.*bernouli.*'bernoulli'"):
+        reconstruction_loss(torch.zeros(2, 3), torch.zeros(2, 3), "bernouli")
+    with pytest.raises(ValueError, match=r"x has shape \(1, 3\).*\(2, 3\)"):
+        reconstruction_loss(torch.zeros(2, 3), torch.zeros(1, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_extremes_stay_finite_forward_and_backward(dtype, likelihood):
+    logvar = torch.tensor([[-50.0, 0.0, 50.0]], dtype=dtype, requires_grad=True)
+    mu = torch.tensor([[-100.0, 0.0, 100.0]], dtype=dtype, requires_grad=True)
+    logits = torch.tensor([[-1e4, -0.0, 1e4, 88.0]], dtype=dtype, requires_grad=True)
+    x = torch.tensor([[1.0, 0.5, 0.0, 1.0]], dtype=dtype)
+    total = kl_divergence(mu, logvar).sum() + reparameterize(mu, logvar, generator()).sum().float()
+    total = total + reconstruction_loss(logits, x, likelihood).sum()
+    total.backward()
+    assert total.isfinite() and all(t.grad.isfinite().all() for t in (mu, logvar, logits))
+
+
+def test_losses_of_half_precision_inputs_are_summed_in_full():
+    logits, x = torch.randn(2, 784, generator=generator()).bfloat16(), torch.rand(2, 784, generator=generator()).bfloat16()
+    torch.testing.assert_close(reconstruction_loss(logits, x), reconstruction_loss(logits.float(), x.float()))
+    assert reconstruction_loss(logits, x).dtype == kl_divergence(logits, x).dtype == torch.float32
+
+
+# --- the bound -----------------------------------------------------------------------------------
+
+def test_elbo_is_the_evidence_less_the_gap():
+    """One latent dimension, so that every integral can be done on a grid."""
+    model, x = tiny(latent_dim=1).double(), torch.rand(1, 1, 2, 3, generator=generator()).round().double()
+    z = torch.linspace(-12, 12, 20_001, dtype=torch.float64)[:, None]
+    with evaluating(model):
+        log_joint = Normal(0.0, 1.0).log_prob(z[:, 0]) - reconstruction_loss(model.decode(z), x.expand(len(z), -1, -1, -1))
+        mu, logvar = model.encode(x)
+        log_q = Normal(mu[0, 0], (logvar[0, 0] / 2).exp()).log_prob(z[:, 0])
+        log_evidence = torch.logsumexp(log_joint, 0) + math.log(z[1, 0] - z[0, 0])
+        gap = torch.trapezoid(log_q.exp() * (log_q - (log_joint - log_evidence)), z[:, 0])
+        bound = -elbo(model, x.expand(400_000, -1, -1, -1), generator=generator()).loss
+    assert gap > 0.001
+    assert bound.item() == pytest.approx((log_evidence - gap).item(), abs=0.002)
+
+
+@given(beta=st.floats(0, 10), batch=st.integers(1, 5))
+def test_the_loss_is_its_terms(beta, batch):
+    model, x = tiny(), torch.rand(batch, 1, 2, 3, generator=generator())
+    terms = elbo(model, x, beta, generator())
+    assert terms.beta == beta
+    torch.testing.assert_close(terms.loss, terms.reconstruction + beta * terms.kl)
+    out = model(x, generator())
+    torch.testing.assert_close(terms.kl, kl_divergence(out.mu, out.logvar).sum() / batch)
+    torch.testing.assert_close(terms.reconstruction, reconstruction_loss(out.logits, x).sum() / batch)
+
+
+def test_free_bits_charge_the_floor_and_pull_on_nothing_below_it():
+    model, x = tiny(), torch.rand(8, 1, 2, 3, generator=generator())
+    plain = elbo(model, x, 2.0, generator())
+    floor = plain.kl.item() + 1                      # above what each dimension has
+    free = elbo(model, x, 2.0, generator(), free_bits=floor)
+    assert free.kl == plain.kl and free.reconstruction == plain.reconstruction
+    torch.testing.assert_close(free.loss, plain.reconstruction + 2.0 * 2 * floor)
+    (free.loss - free.reconstruction).backward()
+    assert all(p.grad is None or p.grad.abs().max() < 1e-6 for p in model.parameters())
+
+
+def test_the_effective_beta_of_a_mean_over_pixels_is_their_number():
+    """Dividing the reconstruction by 6 pixels is training with six times the beta, at a sixth of the loss."""
+    model, x = tiny(), torch.rand(8, 1, 2, 3, generator=generator())
+    trapped = elbo(model, x, generator=generator())
+    honest = elbo(model, x, 6.0, generator())
+    torch.testing.assert_close(trapped.reconstruction / 6 + trapped.kl, honest.loss / 6)

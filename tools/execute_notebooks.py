@@ -1,0 +1,179 @@
+"""Run notebooks on this machine and store their outputs in them.
+
+Cells marked `#| eval: false`, or with one of nbdev's test flags, are not run and keep the outputs they have. A notebook is
+written when it has run to its end and its outputs can be shown to readers: no error, no warning, no path of
+this machine. Until then, and when the run is interrupted, it stays as it was.
+"""
+import argparse
+import hashlib
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbdev.clean import nbdev_clean
+from nbdev.config import get_config
+from traitlets.config import Config
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = ROOT / "nbs"
+WORK = ROOT / "_build" / "reproduce"
+DIRECTIVE = re.compile(r"^\s*#\s*\|\s*([\w-]+)\s*:?\s*(.*?)\s*$", re.MULTILINE)
+
+
+class Refused(Exception):
+    """A notebook whose outputs cannot be stored; the message names notebook and cell."""
+
+
+class Client(NotebookClient):
+    """Runs the cells that nbdev would run in its tests."""
+
+    skipped_flags = frozenset(get_config(path=ROOT).tst_flags.split())
+
+    async def async_execute_cell(self, cell, cell_index, **options):
+        directives = dict(DIRECTIVE.findall(cell.source)) if cell.cell_type == "code" else {}
+        if directives.get("eval", "").lower() == "false" or self.skipped_flags & directives.keys():
+            return cell
+        return await super().async_execute_cell(cell, cell_index, **options)
+
+
+def machine_paths():
+    """Return the folders of this machine that no reader should see in an output."""
+    folders = {Path.home(), ROOT, Path.cwd(), Path(tempfile.gettempdir()), Path(sys.prefix)}
+    return sorted(str(folder) for folder in folders if folder != Path(folder.anchor))
+
+
+def texts(output):
+    """Yield the texts of an output; pictures are left out."""
+    yield output.get("text", "")
+    for kind, content in output.get("data", {}).items():
+        if not kind.startswith("image/") or kind == "image/svg+xml":
+            yield content if isinstance(content, str) else json.dumps(content)
+
+
+def why_not(output):
+    """Say why an output cannot be stored, None where it can."""
+    if output.output_type == "error":
+        return f"it raises {output.ename}: {output.evalue}"
+    if output.get("name") == "stderr":
+        return f"it writes on standard error: {output.text.strip()[:300]}"
+    text = "\n".join(texts(output))
+    return next((f"its output holds a path of this machine: {path}" for path in machine_paths()
+                 if re.search(re.escape(path) + r"(?![\w.-])", text)), None)
+
+
+def check_outputs(notebook, name):
+    """Raise Refused at the first output that cannot be stored."""
+    for number, cell in enumerate(notebook.cells):
+        for output in cell.get("outputs", []):
+            reason = why_not(output)
+            if reason:
+                raise Refused(f"{name}, cell {number} ({first_line(cell)!r}): {reason}")
+
+
+def first_line(cell):
+    """Return the first line of a cell that is code, to tell people which cell is meant."""
+    lines = [line for line in cell.source.splitlines() if line.strip() and not DIRECTIVE.match(line)]
+    return lines[0] if lines else ""
+
+
+def kernel_environment(folder):
+    """Return the environment of the kernel: no progress bars, no settings of the user."""
+    return os.environ | {"TQDM_DISABLE": "1", "IPYTHONDIR": str(folder), "PYTHONHASHSEED": "0"}
+
+
+def run(path, timeout):
+    """Return the notebook at `path` with fresh outputs."""
+    notebook = nbformat.read(path, 4)
+    notebook.metadata.pop("widgets", None)
+    with tempfile.TemporaryDirectory() as folder:
+        # Sockets in the file system, because a kernel that listens on a port warns about it.
+        config = Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"}})
+        client = Client(notebook, timeout=timeout, kernel_name="python3", record_timing=False, config=config,
+                        store_widget_state=False, coalesce_streams=True,
+                        resources={"metadata": {"path": str(NOTEBOOKS)}})
+        try:
+            client.execute(env=kernel_environment(folder))
+        except CellExecutionError as error:
+            raise Refused(f"{path.name}: {error}") from None
+        except RuntimeError as error:
+            # At Ctrl-C nbclient ends the kernel, and reports that it died.
+            if hasattr(client, "_async_cleanup_kernel_future"):
+                raise KeyboardInterrupt from None
+            raise Refused(f"{path.name}: {error}") from None
+    check_outputs(notebook, path.name)
+    return notebook
+
+
+def store(notebook, path):
+    """Clean the notebook as nbdev does and put it at `path` in one step."""
+    WORK.mkdir(parents=True, exist_ok=True)
+    unfinished = WORK / path.name
+    nbformat.write(notebook, unfinished)
+    nbdev_clean(unfinished)
+    os.replace(unfinished, path)
+
+
+def modules_before(path):
+    """Return the package's files that a chapter can depend on: the modules of this chapter and of those before it."""
+    earlier = [other.read_text(encoding="utf-8") for other in chapters() if other.name <= path.name]
+    names = re.findall(r'"#\|\s*default_exp\s+(\w+)', "\n".join(earlier))
+    return [ROOT / "vae_tutorial" / f"{name}.py" for name in names]
+
+
+def fingerprint(path):
+    """Return a digest of all that the outputs of a notebook depend on, and of the notebook itself."""
+    digest = hashlib.sha256(os.environ.get("VAE_TUTORIAL_SOURCE", "").encode())
+    for file in [path, ROOT / "constraints.txt", *modules_before(path)]:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def chapters():
+    """Return the paths of all notebooks in the order of their numbers."""
+    return sorted(NOTEBOOKS.glob("[!._]*.ipynb"))
+
+
+def is_done(path):
+    """Say whether an earlier run stored the outputs that the notebook has, from the sources that are here now."""
+    stamp = WORK / f"{path.stem}.done"
+    return stamp.exists() and stamp.read_text() == fingerprint(path)
+
+
+def execute(path, timeout):
+    """Run one notebook, store its outputs and remember from which sources they came."""
+    start = time.monotonic()
+    print(f"{path.name} ...", end=" ", flush=True)
+    store(run(path, timeout), path)
+    (WORK / f"{path.stem}.done").write_text(fingerprint(path))
+    print(f"done in {time.monotonic() - start:.0f} s", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebooks", nargs="*", type=Path, help="notebooks to run (default: all, in order)")
+    parser.add_argument("--resume", action="store_true", help="skip notebooks that an earlier run has already done")
+    parser.add_argument("--timeout", type=int, default=4 * 3600, help="seconds that one cell may take")
+    options = parser.parse_args()
+    # Made here, matplotlib's font cache cannot announce itself on a page.
+    import matplotlib.font_manager  # noqa: F401
+    try:
+        for path in options.notebooks or chapters():
+            if options.resume and is_done(path):
+                print(f"{path.name} is up to date")
+            else:
+                execute(path.absolute(), options.timeout)
+    except Refused as error:
+        sys.exit(f"\nerror: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nstopped: the notebook that was running is as it was; the same command goes on from there")
+
+
+if __name__ == "__main__":
+    main()
