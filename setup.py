@@ -1,5 +1,6 @@
 """Package metadata, read from settings.ini so that it is written down once."""
 import configparser
+import re
 from pathlib import Path
 
 from setuptools import setup
@@ -9,17 +10,26 @@ config = configparser.ConfigParser(delimiters=["="])
 config.read(here / "settings.ini", encoding="utf-8")
 settings = config["DEFAULT"]
 
+
+def readme():
+    """Return README.md with its links into the repository made absolute: on PyPI there is no repository around it."""
+    text = (here / "README.md").read_text(encoding="utf-8")
+    place = "{}/{}/{}/".format
+    text = re.sub(r"(!\[[^]]*\]\()(?!http)", r"\1" + place(settings["git_url"], "raw", settings["branch"]), text)
+    return re.sub(r"\]\((?!http)", "](" + place(settings["git_url"], "blob", settings["branch"]), text)
+
+
 setup(
     name=settings["repo"],
     version=settings["version"],
     description=settings["description"],
-    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description=readme(),
     long_description_content_type="text/markdown",
     keywords=settings["keywords"],
     author=settings["author"],
     author_email=settings["author_email"],
     url=settings["git_url"],
-    license="Apache-2.0",
+    license_expression="Apache-2.0",
     license_files=["LICENSE"],
     classifiers=[
         "Development Status :: 4 - Beta",

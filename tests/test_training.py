@@ -199,7 +199,8 @@ def test_the_best_is_chosen_at_beta_one():
     def epoch(number, loss, train_loss, settled=True):
         return Epoch(number, loss, loss, 0, train_loss, train_loss, 0, 4.0, 1e-3, settled, 0)
     history = History([epoch(1, 90, 300, settled=False), epoch(2, 120, 100), epoch(3, 110, 200), epoch(4, 115, 90)])
-    assert history.best.epoch == 3 and history.epochs_since_best == 1
+    assert history.best.epoch == 3
+    assert history.out_of_patience(1) and not history.out_of_patience(2) and not history.out_of_patience(None)
     assert History(history.epochs[:1]).best.epoch == 1         # while nothing is settled, the last
     with pytest.raises(ValueError, match="no epoch"):
         History().best
@@ -207,10 +208,10 @@ def test_the_best_is_chosen_at_beta_one():
 
 def test_patience_counts_settled_epochs_only(data):
     frozen = partial(train, data, epochs=20, lr=0.0)           # nothing improves, so the first settled epoch is the best
-    assert len(frozen(beta=1.0, patience=2)[1]) == 4
+    assert len(frozen(beta=1.0, patience=2)[1]) == 3
     _, history = frozen(beta=LinearBeta(5), patience=2)
-    assert len(history) == 9 and history.best.epoch == 6 and history.ended == "patience ran out"
-    assert len(frozen(beta=1.0, patience=0)[1]) == 2
+    assert len(history) == 8 and history.best.epoch == 6 and history.ended == "patience ran out"
+    assert len(frozen(beta=1.0, patience=1)[1]) == 2
 
 
 @pytest.mark.parametrize("restore_best", [True, False])
@@ -236,7 +237,7 @@ def test_bfloat16_comes_close_to_float32(data):
 
 
 @pytest.mark.parametrize("bad", [dict(batch_size=0), dict(batch_size=2.5), dict(lr=-1.0), dict(lr=math.nan), dict(beta=-1.0),
-                                 dict(lr_schedule="one_cycle"), dict(precision="fp16"), dict(patience=-1), dict(seed=-1),
+                                 dict(lr_schedule="one_cycle"), dict(precision="fp16"), dict(patience=0), dict(seed=-1),
                                  dict(epochs=0), dict(epochs=1.5), dict(beta=lambda time: 1.0)])
 def test_bad_arguments_are_refused_by_name_before_anything_happens(data, bad):
     model = tiny_model()
@@ -495,8 +496,8 @@ def test_frame_and_plot_hold_what_was_recorded(data):
     assert list(frame.index) == [1, 2, 3, 4]
     torch.testing.assert_close(torch.tensor(frame.loss.values), torch.tensor((frame.reconstruction + frame.kl).values))
     figure = history.plot()
-    assert [ax.get_ylabel() for ax in figure.axes] == ["loss (nats per image)", "reconstruction (nats per image)",
-                                                       "KL (nats per image)", "β"]
+    assert [ax.get_title() for ax in figure.axes] == ["loss (validation at β = 1)", "reconstruction", "KL", "β"]
+    assert {ax.get_ylabel() for ax in figure.axes[:3]} == {"nats per image"}
     assert list(figure.axes[0].lines[1].get_ydata()) == list(frame.loss)
     assert list(figure.axes[0].lines[1].get_xdata()) == [1, 2, 3, 4]
     plt.close(figure)

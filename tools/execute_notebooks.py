@@ -12,11 +12,12 @@ import re
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbdev.clean import nbdev_clean
 from nbdev.config import get_config
 from traitlets.config import Config
@@ -88,6 +89,21 @@ def kernel_environment(folder):
     return os.environ | {"TQDM_DISABLE": "1", "IPYTHONDIR": str(folder), "PYTHONHASHSEED": "0"}
 
 
+def execute_in_thread(client, environment):
+    """Execute a client's notebook; Ctrl-C ends the kernel and raises KeyboardInterrupt.
+
+    In the main thread nbclient would take Ctrl-C for itself, and report a kernel that died.
+    """
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        execution = pool.submit(client.execute, env=environment)
+        try:
+            execution.result()
+        except KeyboardInterrupt:
+            if client.km and client.km.provisioner:
+                client.km.provisioner.process.kill()
+            raise
+
+
 def run(path, timeout):
     """Return the notebook at `path` with fresh outputs."""
     notebook = nbformat.read(path, 4)
@@ -99,13 +115,8 @@ def run(path, timeout):
                         store_widget_state=False, coalesce_streams=True,
                         resources={"metadata": {"path": str(NOTEBOOKS)}})
         try:
-            client.execute(env=kernel_environment(folder))
-        except CellExecutionError as error:
-            raise Refused(f"{path.name}: {error}") from None
-        except RuntimeError as error:
-            # At Ctrl-C nbclient ends the kernel, and reports that it died.
-            if hasattr(client, "_async_cleanup_kernel_future"):
-                raise KeyboardInterrupt from None
+            execute_in_thread(client, kernel_environment(folder))
+        except (CellExecutionError, DeadKernelError) as error:
             raise Refused(f"{path.name}: {error}") from None
     check_outputs(notebook, path.name)
     return notebook

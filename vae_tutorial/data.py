@@ -6,7 +6,8 @@
 __all__ = ['DataUnavailable', 'Split', 'ImageData', 'load_data', 'expect', 'intensities', 'show_images', 'binarize',
            'entropy_floor']
 
-# %% ../nbs/00_data.ipynb #5eb906fc
+# %% ../nbs/00_data.ipynb #c130da3a
+#| code-fold: true
 import difflib
 import gzip
 import hashlib
@@ -131,7 +132,7 @@ def _import_torchvision():
             library.define(f"{missing[1]}() -> ()")       # an empty form will do: nobody calls it
             _operators[missing[1]] = library
 
-# %% ../nbs/00_data.ipynb #55a40213
+# %% ../nbs/00_data.ipynb #48ed456e
 #| code-fold: true
 _PATIENCE = 20          # seconds until a mirror that does not answer, or stops sending, is given up
 _SLOWEST = 10_000       # bytes a second; a slower mirror counts as stalled
@@ -163,7 +164,8 @@ def _open(url):
         raise response
     return response
 
-
+# %% ../nbs/00_data.ipynb #8403c097
+#| code-fold: true
 def _download(url, md5):
     """Return the bytes at `url`, which must have this MD5 checksum, with a progress bar on the way."""
     content, start = bytearray(), time.monotonic()
@@ -397,7 +399,7 @@ def load_data(name="mnist", source="auto", root=None, split="official", val_frac
     train, val, test = _split(images, labels, n_test, round(val_fraction * n_drawn_from), seed)
     return ImageData(train, val, test if n_test else None, name, source, info.class_names)
 
-# %% ../nbs/00_data.ipynb #77492841
+# %% ../nbs/00_data.ipynb #b3f8ffd2
 def expect(value, data, full, sample):
     """Return `value`, which must lie in the range for the data at hand.
 
@@ -417,8 +419,8 @@ def expect(value, data, full, sample):
     """
     low, high = {"full": full, "sample": sample}[data.source]
     if not low <= float(value) <= high:
-        raise AssertionError(f"{float(value):.6g} is not from {low} to {high} on {data.source} {data.name} data; "
-                             f"ranges: {full} on full data, {sample} on the sample")
+        raise AssertionError(f"{float(value):.6g} is not from {low} to {high} on {data.name}, source "
+                             f"{data.source!r}; ranges: full {full}, sample {sample}")
     return value
 
 # %% ../nbs/00_data.ipynb #a6d5d4bc

@@ -119,7 +119,7 @@ class LinearBeta:
             return self.end
         return self.start + (self.end - self.start) * self.shape(time / length)
 
-# %% ../nbs/02_training.ipynb #78be6be8
+# %% ../nbs/02_training.ipynb #3fd3c4bf
 class CosineBeta(LinearBeta):
     """Half a cosine wave: slow at both ends."""
 
@@ -129,7 +129,7 @@ class CosineBeta(LinearBeta):
 
 
 class SigmoidBeta(LinearBeta):
-    """A logistic curve over ±6, stretched so that it starts and ends exactly."""
+    """A logistic curve from −6 to 6, stretched so that it starts and ends exactly."""
 
     @staticmethod
     def shape(t):
@@ -192,10 +192,14 @@ def validate(model, images, *, objective=elbo, batch_size=1000, seed=0):
             total += len(part) * torch.stack((terms.reconstruction, terms.kl))
     return tuple((total / len(images)).tolist())
 
-# %% ../nbs/02_training.ipynb #cd184adb
+# %% ../nbs/02_training.ipynb #a16853db
 @dataclass(frozen=True)
 class Epoch:
-    """One row of a `History`; nats per image, validation figures at β = 1 unless named `train_`."""
+    """One row of a `History`, in nats per image.
+
+    The plain terms are of the validation set at β = 1; those named `train_` are means over the epoch's batches, with `train_loss`
+    at the β of the step; `beta` and `lr` are those of the last step.
+    """
 
     epoch: int
     loss: float
@@ -209,12 +213,12 @@ class Epoch:
     settled: bool
     seconds: float
 
-
+# %% ../nbs/02_training.ipynb #597d5cda
 @dataclass
 class History:
     """What a training run did: its `Epoch` rows, its `settings`, and how it `ended`.
 
-    `ended` is "running", "all epochs done", "patience ran out" or "interrupted".
+    `ended` is "running", "all epochs done", "patience ran out", "interrupted" or "diverged".
     """
 
     epochs: list = field(default_factory=list)
@@ -235,10 +239,11 @@ class History:
         settled = [e for e in self.epochs if e.settled]
         return min(settled, key=lambda e: e.loss) if settled else self.epochs[-1]
 
-    @property
-    def epochs_since_best(self):
-        """Settled epochs since `best`: what patience counts."""
-        return sum(e.settled for e in self.epochs[self.best.epoch:])
+    def out_of_patience(self, patience):
+        """Whether `patience` or more settled epochs have followed the best one; never if it is None."""
+        if patience is None or not self.epochs:
+            return False
+        return sum(e.settled for e in self.epochs[self.best.epoch:]) >= patience
 
     def to_frame(self):
         """The rows as a `pandas.DataFrame`, indexed by epoch."""
@@ -257,17 +262,20 @@ class History:
         """The `History` that `to_dict` saved."""
         return cls([Epoch(**e) for e in saved["epochs"]], saved["settings"], saved["ended"])
 
-# %% ../nbs/02_training.ipynb #64693d22
+# %% ../nbs/02_training.ipynb #6c39fce0
 def _plot_curves(history):
     frame = history.to_frame()
-    fig, axes = plt.subplots(1, 4, figsize=(10, 2.4))
-    for ax, name in zip(axes, ["loss", "reconstruction", "kl"]):
+    fig, axes = plt.subplots(2, 2, figsize=(7, 4.6), sharex=True)
+    panels = {"loss": "loss (validation at β = 1)", "reconstruction": "reconstruction", "kl": "KL"}
+    for ax, (name, title) in zip(axes.flat, panels.items()):
         ax.plot(frame["train_" + name], ls="--", label="training")
-        ax.plot(frame[name], label="validation, β = 1" if name == "loss" else "validation")
-        ax.set(xlabel="epoch", ylabel=f"{'KL' if name == 'kl' else name} (nats per image)")
-        ax.legend()
-    axes[3].plot(frame["beta"], color="C2")
-    axes[3].set(xlabel="epoch", ylabel="β", ylim=(0, None))
+        ax.plot(frame[name], label="validation")
+        ax.set(title=title, ylabel="nats per image")
+    axes[0, 0].legend()
+    axes[1, 1].plot(frame["beta"], color="C2")
+    axes[1, 1].set(title="β", ylim=(0, None))
+    for ax in axes[1]:
+        ax.set_xlabel("epoch")
     return fig
 
 # %% ../nbs/02_training.ipynb #0242328a
@@ -420,7 +428,7 @@ class TrainingDiverged(ArithmeticError):
         super().__init__(message)
         self.history = history
 
-# %% ../nbs/02_training.ipynb #ec1f9822
+# %% ../nbs/02_training.ipynb #86579cd3
 class _Run:
     """The changing part of a training run; `images` are the training images, on their device."""
 
@@ -430,21 +438,16 @@ class _Run:
         self.scheduler = LR_SCHEDULES[settings["lr_schedule"]](self.optimizer, settings["lr"], steps)
         self.rng = torch.Generator(images.device).manual_seed(settings["seed"])
         self.history = History(settings=settings)
-        self.last = self.best = self._weights()
+        self.last = self.best = self.weights()
 
-    def _weights(self):
+    def weights(self):
+        """A copy of the model's weights and buffers as they are now."""
         return {name: t.detach().clone() for name, t in self.model.state_dict().items()}
 
-    def epochs(self, epochs, patience):
-        """Make ready for each epoch still to do, and yield its number."""
-        while len(self.history) < epochs:
-            if patience is not None and len(self.history) and self.history.epochs_since_best > patience:
-                self.history.ended = "patience ran out"
-                return
-            self.trace, self.started = _Trace(self.images, self.history.settings["batch_size"]), time.perf_counter()
-            self.model.train()
-            yield len(self.history) + 1
-        self.history.ended = "all epochs done"
+    def begin_epoch(self):
+        """Make ready for the next epoch."""
+        self.trace, self.started = _Trace(self.images, self.history.settings["batch_size"]), time.perf_counter()
+        self.model.train()
 
     @property
     def time(self):
@@ -460,25 +463,28 @@ class _Run:
         self.at = dict(beta=terms.beta, lr=self.scheduler.get_last_lr()[0])
         self.scheduler.step()
 
-    def finish(self, reconstruction, kl):
-        """Enter the epoch into the history, with its validation figures, and keep its weights."""
-        if trouble := self.trace.trouble() or self._trouble_after(reconstruction + kl):
-            raise TrainingDiverged(f"epoch {len(self.history) + 1} diverged: {trouble}", self.history)
-        settled = self.beta(len(self.history)) == self.beta.end
-        epoch = Epoch(len(self.history) + 1, reconstruction + kl, reconstruction, kl, *self.trace.means(),
-                      **self.at, settled=settled, seconds=time.perf_counter() - self.started)
-        self.history.epochs.append(epoch)
-        self.last = self._weights()
-        if self.history.best is epoch:
-            self.best = self.last
-
-    def _trouble_after(self, loss):
-        return "" if math.isfinite(loss) else f"the last update left a validation loss of {loss}; lower lr"
-
     def restore(self, best):
         """Give the model the weights of the best or of the last finished epoch, ready for use."""
         self.model.load_state_dict(self.best if best else self.last)
         self.model.eval()
+
+# %% ../nbs/02_training.ipynb #93bd20ac
+def _finish_epoch(run, reconstruction, kl):
+    """Enter the run's current epoch, with its validation figures, or raise `TrainingDiverged`."""
+    number, loss = len(run.history) + 1, reconstruction + kl
+    trouble = run.trace.trouble()
+    if not trouble and not math.isfinite(loss):
+        trouble = f"the last update left a validation loss of {loss}; lower lr"
+    if trouble:
+        run.history.ended = "diverged"
+        raise TrainingDiverged(f"epoch {number} diverged: {trouble}", run.history)
+    settled = run.beta(number - 1) == run.beta.end
+    epoch = Epoch(number, loss, reconstruction, kl, *run.trace.means(), **run.at, settled=settled,
+                  seconds=time.perf_counter() - run.started)
+    run.last = run.weights()
+    run.history.epochs.append(epoch)
+    if run.history.best is epoch:
+        run.best = run.last
 
 # %% ../nbs/02_training.ipynb #f7064141
 def _save_run(run, path):
@@ -529,18 +535,20 @@ def _fingerprint(images):
 
 assert _describe(functools.partial(elbo, free_bits=0.5)) == "elbo(free_bits=0.5)"
 
-# %% ../nbs/02_training.ipynb #3b667ff6
+# %% ../nbs/02_training.ipynb #5d79ffa5
 def _train(run, val, epochs, objective, batch_size, patience, checkpoint, callbacks, bar):
-    for epoch in run.epochs(epochs, patience):
+    while len(run.history) < epochs and not run.history.out_of_patience(patience):
+        run.begin_epoch()
         for x in batches(run.images, batch_size, run.rng):
             run.step(objective(run.model, x, run.beta(run.time), run.rng))
             bar.update(len(x))
-        run.finish(*validate(run.model, val, objective=objective))
+        _finish_epoch(run, *validate(run.model, val, objective=objective))
         bar.set_postfix(_summary(run.history[-1]))
         if checkpoint:
             _save_run(run, checkpoint)
         for callback in callbacks:
             callback(run.model, run.history)
+    run.history.ended = "all epochs done" if len(run.history) >= epochs else "patience ran out"
 
 
 def _summary(epoch):
@@ -548,7 +556,7 @@ def _summary(epoch):
     return {"epoch": epoch.epoch, "loss": f"{epoch.loss:.2f}", "reconstruction": f"{epoch.reconstruction:.2f}",
             "KL": f"{epoch.kl:.2f}", "β": f"{epoch.beta:.2f}"}
 
-# %% ../nbs/02_training.ipynb #45185c04
+# %% ../nbs/02_training.ipynb #5e776f8a
 def fit(model, data, epochs, *, objective=elbo, batch_size=128, lr=1e-3, beta=1.0, lr_schedule="constant",
         patience=None, callbacks=(), device=None, precision="auto", compile=False, seed=42,
         restore_best=True, checkpoint=None, resume=False, progress=True):
@@ -573,7 +581,7 @@ def fit(model, data, epochs, *, objective=elbo, batch_size=128, lr=1e-3, beta=1.
     lr_schedule : {"constant", "one-cycle"}
         How the learning rate moves.
     patience : int, optional
-        Stop when more than this many settled epochs have passed since the best one.
+        Stop after this many settled epochs without a new best one.
     callbacks : sequence of callable
         Each is called after every epoch as `callback(model, history)`.
     device : str or torch.device, optional
@@ -618,9 +626,10 @@ def fit(model, data, epochs, *, objective=elbo, batch_size=128, lr=1e-3, beta=1.
     steps = epochs * math.ceil(len(train) / batch_size)
     if lr_schedule == "one-cycle":
         settings["epochs"] = epochs          # the shape of the cycle depends on it
-    run = _Run(model.to(device), train, beta, settings, steps)
     if checkpoint:
         settings["images"] = _fingerprint(train)
+    run = _Run(model.to(device), train, beta, settings, steps)
+    if checkpoint:
         checkpoint = _open_checkpoint(run, Path(checkpoint), resume)
     # tqdm's notebook bar does not ask TQDM_DISABLE by itself
     with tqdm(total=epochs * len(train), initial=len(run.history) * len(train), unit=" images", unit_scale=True,
@@ -635,7 +644,7 @@ def fit(model, data, epochs, *, objective=elbo, batch_size=128, lr=1e-3, beta=1.
             run.restore(restore_best)
     return run.history
 
-# %% ../nbs/02_training.ipynb #1a460ade
+# %% ../nbs/02_training.ipynb #d35424e4
 def _as_schedule(beta):
     if not callable(beta):
         return ConstantBeta(beta)
@@ -652,7 +661,7 @@ def _check_arguments(epochs, patience, data, *, batch_size, lr, lr_schedule, pre
     _check_choice("lr_schedule", lr_schedule, tuple(LR_SCHEDULES))
     _check_choice("precision", precision, ("auto", "fp32", "bf16"))
     if patience is not None:
-        _check_whole("patience", patience, lowest=0)
+        _check_whole("patience", patience)
     for name in ("train", "val"):
         if not len(getattr(data, name)):
             raise ValueError(f"data.{name} holds no images")
@@ -668,7 +677,7 @@ def _open_checkpoint(run, folder, resume):
         _load_run(run, path)
     return path
 
-
+# %% ../nbs/02_training.ipynb #49a67b7e
 def _at_precision(objective, device, precision, compile):
     if compile:
         objective = torch.compile(objective)

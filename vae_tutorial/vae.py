@@ -17,21 +17,21 @@ from torch import Tensor, nn
 
 from .data import _check_choice
 
-# %% ../nbs/01_vae.ipynb #0def42f6
+# %% ../nbs/01_vae.ipynb #c5fd4d5f
 def reparameterize(mu, logvar, generator=None):
-    r"""Draw $z \sim \mathcal N(\mu, \sigma^2)$ so that gradients reach both parameters.
+    """Draw z from N(mu, sigma²) so that gradients reach both parameters.
 
     Parameters
     ----------
     mu, logvar : Tensor, shape (B, latent_dim)
-        Mean and log-variance of $q(z \mid x)$.
+        Mean and log-variance of q(z | x).
     generator : torch.Generator, optional
         Source of the noise, on the device of `mu`; PyTorch's global one by default.
 
     Returns
     -------
     Tensor, shape (B, latent_dim)
-        $\mu + \sigma\epsilon$ with $\epsilon \sim \mathcal N(0, I)$.
+        mu + sigma * eps, with eps from N(0, I).
 
     References
     ----------
@@ -40,19 +40,19 @@ def reparameterize(mu, logvar, generator=None):
     eps = torch.randn(mu.shape, generator=generator, device=mu.device, dtype=mu.dtype)
     return mu + (logvar / 2).exp() * eps
 
-# %% ../nbs/01_vae.ipynb #2e78b209
+# %% ../nbs/01_vae.ipynb #031321af
 def _widen(t):
     """`t` in float32, or as it is where it is wider: losses are never summed in half precision."""
     return t.to(torch.promote_types(t.dtype, torch.float32))
 
 
 def kl_divergence(mu, logvar):
-    r"""KL divergence from the encoder's Gaussian to the standard normal prior, dimension by dimension.
+    """KL divergence from the encoder's Gaussian to the standard normal prior, dimension by dimension.
 
     Parameters
     ----------
     mu, logvar : Tensor, shape (B, latent_dim)
-        Mean and log-variance of $q(z \mid x)$.
+        Mean and log-variance of q(z | x).
 
     Returns
     -------
@@ -86,9 +86,9 @@ def _gaussian(logits, x):
 
 LIKELIHOODS = {"bernoulli": _bernoulli, "continuous-bernoulli": _continuous_bernoulli, "gaussian": _gaussian}
 
-# %% ../nbs/01_vae.ipynb #38822dfe
+# %% ../nbs/01_vae.ipynb #b7ec4f10
 def reconstruction_loss(logits, x, likelihood="bernoulli"):
-    r"""Negative log-likelihood of images under the decoder's distribution, $-\log p(x \mid z)$.
+    """Negative log-likelihood of images under the decoder's distribution, -log p(x | z).
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def reconstruction_loss(logits, x, likelihood="bernoulli"):
         raise ValueError(f"x has shape {tuple(x.shape)}, must have that of logits, {tuple(logits.shape)}")
     return LIKELIHOODS[likelihood](_widen(logits), _widen(x)).flatten(1).sum(1)
 
-# %% ../nbs/01_vae.ipynb #13a060fd
+# %% ../nbs/01_vae.ipynb #d8e8f3ad
 class VAEOutput(NamedTuple):
     """What a forward pass computes; `logits` has shape (B, *input_shape), the others (B, latent_dim)."""
 
@@ -144,7 +144,7 @@ def _checked_sizes(name, sizes):
         raise ValueError(f"{name} is {sizes!r}, must be of positive whole numbers")
     return tuple(sizes) if several else sizes
 
-
+# %% ../nbs/01_vae.ipynb #a346c3e2
 def _check_images(x, shape):
     if x.shape[1:] != shape:
         raise ValueError(f"x has shape {tuple(x.shape)}, must be (B, {', '.join(map(str, shape))})")
@@ -242,7 +242,7 @@ class VAE(LatentModel):
         with evaluating(self):
             return self.decode(self.encode(x)[0]).sigmoid()
 
-# %% ../nbs/01_vae.ipynb #eb6609ba
+# %% ../nbs/01_vae.ipynb #35081e6d
 class Elbo(NamedTuple):
     """Terms of the objective: means over the images of a batch, in nats per image.
 
@@ -256,7 +256,7 @@ class Elbo(NamedTuple):
 
 
 def elbo(model, x, beta=1.0, generator=None, *, likelihood="bernoulli", free_bits=0.0):
-    r"""Negative ELBO of a batch, estimated with one draw an image.
+    """Negative ELBO of a batch, estimated with one draw an image.
 
     Parameters
     ----------

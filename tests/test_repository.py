@@ -1,0 +1,285 @@
+"""What is written in more than one place agrees; the wheel is complete; notebooks are fit to be read."""
+import ast
+import configparser
+import importlib.metadata
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from email.parser import HeaderParser
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import CHAPTERS, NOTEBOOKS, ROOT, run_process
+from packaging.requirements import Requirement
+
+import vae_tutorial
+
+PARSER = configparser.ConfigParser(delimiters=["="])
+PARSER.read(ROOT / "settings.ini", encoding="utf-8")
+SETTINGS = PARSER["DEFAULT"]
+REPOSITORY = f"{SETTINGS['user']}/{SETTINGS['repo']}"
+
+# The import names of requirements that differ from the names they are installed by.
+IMPORT_NAMES = {"scikit-learn": "sklearn"}
+INSTALL_IN_COLAB = '''#| hide
+# In Colab: install the package if it is not there yet
+import importlib.util
+if importlib.util.find_spec("vae_tutorial") is None:
+    %pip install --quiet vae-tutorial'''
+
+
+def read(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def cells(path, kind=None):
+    """Return the cells of a notebook with their sources as text."""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    return [cell | {"source": "".join(cell["source"])} for cell in notebook["cells"] if kind in (None, cell["cell_type"])]
+
+
+def requirements(entry):
+    return {requirement.name: requirement for requirement in map(Requirement, SETTINGS[entry].split())}
+
+
+def pinned():
+    """Return the versions in constraints.txt by name."""
+    lines = [line for line in read("constraints.txt").splitlines() if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
+    return {normal(name): version for name, version in (line.split("==") for line in lines)}
+
+
+def normal(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+# --- one owner for what is written more than once ---
+
+def test_installed_package_is_what_settings_say():
+    assert vae_tutorial.__version__ == SETTINGS["version"]
+    installed = importlib.metadata.distribution("vae-tutorial")
+    assert installed.version == SETTINGS["version"]
+    wanted = {str(requirement) for requirement in requirements("requirements").values()}
+    assert {line for line in installed.requires if "extra" not in line} == wanted
+
+
+def test_changelog_has_the_version():
+    assert f"## [{SETTINGS['version']}]" in read("CHANGELOG.md")
+
+
+def test_every_address_of_the_repository_is_that_of_settings():
+    for file in [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "_quarto.yml", *map(str, NOTEBOOKS))]:
+        text = file.read_text(encoding="utf-8")
+        for found in re.findall(r"github(?:\.com)?/([\w-]*vae[\w-]*/[\w-]+)", text):
+            assert found == REPOSITORY, f"{file.name}: {found}"
+
+
+def test_quarto_has_the_title_and_the_link_that_nbdev_reads():
+    website = yaml.safe_load(read("_quarto.yml"))["website"]
+    assert website["title"] == SETTINGS["title"]
+    assert website["repo-url"] == SETTINGS["git_url"]
+    assert website["site-url"] == SETTINGS["doc_host"] + SETTINGS["doc_baseurl"]
+    link = ROOT / "nbs" / "_quarto.yml"
+    assert link.is_symlink() and link.read_text() == read("_quarto.yml")
+
+
+# --- requirements ---
+
+def test_every_import_of_the_package_is_declared():
+    declared = {IMPORT_NAMES.get(name, name) for name in requirements("requirements")}
+    for path in (ROOT / "vae_tutorial").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = ([alias.name for alias in node.names] if isinstance(node, ast.Import)
+                     else [node.module] if isinstance(node, ast.ImportFrom) and not node.level else [])
+            for name in {name.split(".")[0] for name in names} - {"vae_tutorial"} - sys.stdlib_module_names:
+                assert name in declared, f"{path.name} imports {name}, which settings.ini does not require"
+
+
+def test_constraints_pin_every_requirement_within_its_range():
+    versions = pinned()
+    for name, requirement in (requirements("requirements") | requirements("dev_requirements")).items():
+        assert normal(name) in versions, f"{name} is not in constraints.txt"
+        assert requirement.specifier.contains(versions[normal(name)])
+
+
+def test_constraints_pin_all_that_is_installed():
+    versions, waiting, seen = pinned(), [*requirements("requirements"), *requirements("dev_requirements")], set()
+    environment = {"extra": ""}
+    while waiting:
+        name = normal(waiting.pop())
+        if name in seen:
+            continue
+        seen.add(name)
+        for line in importlib.metadata.requires(name) or []:
+            needed = Requirement(line)
+            if needed.marker is None or needed.marker.evaluate(environment):
+                waiting.append(needed.name)
+    # PyTorch names the exact versions of its CUDA packages itself, where it is not built for the CPU.
+    assert not {name for name in seen - versions.keys() if not name.startswith(("nvidia-", "cuda-", "triton"))}
+
+
+def test_no_address_of_a_registry_is_locked():
+    lock = json.loads(read("book/assets/package-lock.json"))
+    assert "resolved" not in json.dumps(lock)
+    wanted = json.loads(read("book/assets/package.json"))["dependencies"]
+    assert {name: lock["packages"][f"node_modules/{name}"]["version"] for name in wanted} == wanted
+
+
+# --- the wheel ---
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Return the wheel that is made from the source distribution, as a user of a release would get it."""
+    folder = tmp_path_factory.mktemp("dist")
+    run_process("-m", "build", "--outdir", folder, timeout=240)
+    (path,) = folder.glob("*.whl")
+    return zipfile.ZipFile(path)
+
+
+def test_wheel_holds_the_package_and_what_it_loads(wheel):
+    here = {str(path.relative_to(ROOT)) for path in (ROOT / "vae_tutorial").rglob("*")
+            if path.is_file() and "__pycache__" not in path.parts}
+    packed = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    assert packed == here
+    assert {"vae_tutorial/py.typed", "vae_tutorial/static/style.mplstyle"} <= packed
+    assert any(name.startswith("vae_tutorial/samples/") for name in packed)
+
+
+def test_wheel_tells_what_settings_say(wheel):
+    (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    metadata = HeaderParser().parsestr(wheel.read(name).decode())
+    assert metadata["Name"] == SETTINGS["repo"] and metadata["Version"] == SETTINGS["version"]
+    assert metadata["Requires-Python"] == f">={SETTINGS['min_python']}"
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert not re.findall(r"\]\((?!http)[^)]*\)", metadata.get_payload()), "a link that leads nowhere on PyPI"
+
+
+# --- what people read first ---
+
+def python_blocks(text):
+    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def test_python_in_the_readme_runs(tmp_path):
+    blocks = python_blocks(read("README.md"))
+    assert blocks
+    run_process("-c", "\n".join(blocks), timeout=180, cwd=tmp_path, MPLBACKEND="Agg")
+
+
+def test_front_page_shows_the_python_of_the_readme():
+    index = "\n".join(cell["source"] for cell in cells(ROOT / "nbs" / "index.ipynb"))
+    assert python_blocks(index) == python_blocks(read("README.md"))
+
+
+def test_links_of_the_texts_lead_to_files():
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+        for target in re.findall(r"\]\((?!http)([^)#]+)", read(name)):
+            assert (ROOT / target).exists(), f"{name} links to {target}"
+
+
+def test_chapters_are_listed_wherever_chapters_are_listed():
+    here = [path.stem for path in CHAPTERS]
+    toc = yaml.safe_load(read("book/_toc.yml"))
+    assert [chapter["file"] for chapter in toc["parts"][0]["chapters"]] == here
+    assert re.findall(r"^\| \d+ \| \[.*?\]\(nbs/(\w+)\.ipynb\)", read("README.md"), re.MULTILINE) == here
+    index = "\n".join(cell["source"] for cell in cells(ROOT / "nbs" / "index.ipynb"))
+    assert re.findall(r"^\| \d+ \| \[.*?\]\((\w+)\.ipynb\)", index, re.MULTILINE) == here
+    assert [int(stem[:2]) for stem in here] == list(range(len(here)))
+
+
+def test_help_lists_the_targets():
+    phony = re.search(r"^\.PHONY: (.*)$", read("Makefile"), re.MULTILINE)[1].split()
+    shown = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert re.findall(r"^make (\w+)", shown, re.MULTILINE) == phony
+
+
+def make_venv(*arguments, path):
+    """Run the script that sets up .venv with another PATH; return its exit status and what it complained of."""
+    done = subprocess.run(["/bin/sh", "make_venv.sh", *arguments], cwd=path, env={"PATH": str(path / "bin")},
+                          capture_output=True, text=True)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("answers, arguments, reason", [
+    ({}, [], "no Python 3.11, 3.12 or 3.13 on the PATH"),
+    ({"python3": "echo 3.10", "python3.12": "exit 127"}, [], "no Python 3.11, 3.12 or 3.13 on the PATH"),
+    ({"python3": 'case "$2" in *ensurepip*) exit 1;; esac; echo 3.11'}, [], "apt-get install python3.11-venv"),
+    ({"old": "echo 3.9"}, ["old"], "PYTHON=old is not a Python 3.11, 3.12 or 3.13"),
+])
+def test_missing_python_is_named_in_one_line(tmp_path, answers, arguments, reason):
+    (tmp_path / "bin").mkdir()
+    # the script goes to the folder above its own, which must not be the course's
+    (tmp_path / "make_venv.sh").write_text(read("tools/make_venv.sh").replace('/.." ||', '" ||'))
+    dirname = tmp_path / "bin" / "dirname"
+    dirname.write_text("#!/bin/sh\necho .\n")
+    dirname.chmod(0o755)
+    for name, script in answers.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    status, complaint = make_venv(*arguments, path=tmp_path)
+    assert status == 1 and reason in complaint and complaint.count("\n") == 1
+    assert not (tmp_path / ".venv").exists()
+
+
+# --- notebooks ---
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_stored_outputs_are_fit_to_be_read(path):
+    for number, cell in enumerate(cells(path)):
+        for output in cell.get("outputs", []):
+            where = f"{path.name}, cell {number}"
+            assert output["output_type"] != "error", where
+            assert output.get("name") != "stderr", f"{where}: {output.get('text')}"
+            texts = [output.get("text", ""), *(data for kind, data in output.get("data", {}).items()
+                                               if not kind.startswith("image/"))]
+            text = "\n".join("".join(text) if isinstance(text, list) else str(text) for text in texts)
+            assert not re.search(r"(?<![\w.:/])/(home|root|tmp|Users|work|usr|opt|var)/", text), f"{where}: {text}"
+            assert not re.search(r"sample: train=", text), f"{where}: an output of the sample, not of the full data"
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_every_picture_has_a_text_and_every_text_a_picture(path):
+    for number, cell in enumerate(cells(path, "code")):
+        pictures = [output for output in cell["outputs"] if "image/png" in output.get("data", {})]
+        described = re.search(r"^#\|\s*fig-alt: \w", cell["source"], re.MULTILINE)
+        assert bool(pictures) == bool(described), f"{path.name}, code cell {number}: {cell['source'][:200]}"
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_outputs_are_stored(path):
+    assert any(cell["outputs"] for cell in cells(path, "code"))
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_chapter_begins_as_all_chapters_do(path):
+    title, module, opening, colab = cells(path)[:4]
+    assert re.fullmatch(r"# \S.*\n+> \S.*", title["source"])
+    assert module["source"] == f"#| default_exp {path.stem[3:]}"
+    address = f"https://colab.research.google.com/github/{REPOSITORY}/blob/{SETTINGS['branch']}/nbs/{path.name}"
+    assert opening["source"].startswith(f"[![Open in Colab](images/colab-badge.svg)]({address})")
+    assert "After this chapter you can" in opening["source"]
+    assert colab["source"] == INSTALL_IN_COLAB
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_cells_are_short(path):
+    for number, cell in enumerate(cells(path, "code")):
+        without_docstrings = re.sub(r'"""(?s:.*?)"""', "", cell["source"])
+        lines = without_docstrings.count("\n") + 1
+        assert lines <= 40, f"{path.name}, code cell {number} has {lines} lines"
+
+
+def test_modules_import_only_from_earlier_chapters():
+    order = [path.stem[3:] for path in CHAPTERS]
+    for place, module in enumerate(order):
+        source = (ROOT / "vae_tutorial" / f"{module}.py").read_text(encoding="utf-8")
+        imported = re.findall(r"^\s*(?:from|import) (?:vae_tutorial)?\.(\w+)", source, re.MULTILINE)
+        assert set(imported) <= set(order[:place]), module
+
+
+def test_package_names_no_machine():
+    for path in Path(ROOT / "vae_tutorial").glob("*.py"):
+        assert not re.search(r"(?<!\w)/(home|root|tmp|Users|work)/", path.read_text(encoding="utf-8")), path.name
