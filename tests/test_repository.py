@@ -23,7 +23,7 @@ SETTINGS = PARSER["DEFAULT"]
 REPOSITORY = f"{SETTINGS['user']}/{SETTINGS['repo']}"
 
 # The import names of requirements that differ from the names they are installed by.
-IMPORT_NAMES = {"scikit-learn": "sklearn"}
+IMPORT_NAMES = {"scikit-learn": "sklearn", "ipython": "IPython"}
 INSTALL_IN_COLAB = '''#| hide
 # In Colab: install the package if it is not there yet
 import importlib.util

@@ -245,3 +245,14 @@ def test_warning_fails_the_build(tmp_path):
                           capture_output=True, timeout=240)
     assert done.returncode == 1 and "nobody" in done.stderr
     assert site.exists() and not any(tmp_path.glob("site-*"))
+
+
+def test_missing_chromium_is_explained(monkeypatch):
+    monkeypatch.setattr(chromium, "installed", lambda: None)
+    monkeypatch.setattr(chromium, "run", lambda command: "no network")
+    with pytest.raises(chromium.NoChromium, match="no Chromium on the PATH, .*playwright install chromium: no network"):
+        chromium.find_or_install()
+    monkeypatch.undo()
+    monkeypatch.setenv("CHROMIUM", "no-such-program")
+    with pytest.raises(chromium.NoChromium, match="CHROMIUM=no-such-program is not a program"):
+        chromium.find_or_install()
