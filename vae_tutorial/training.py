@@ -677,15 +677,18 @@ def _open_checkpoint(run, folder, resume):
         _load_run(run, path)
     return path
 
-# %% ../nbs/02_training.ipynb #49a67b7e
+# %% ../nbs/02_training.ipynb #fadf8bcd
 def _at_precision(objective, device, precision, compile):
+    """The objective, compiled if so asked, with its matrix products in bfloat16 while it is trained."""
     if compile:
         objective = torch.compile(objective)
+    if precision == "fp32":
+        return objective
 
-    def compute(*args):
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16" and torch.is_grad_enabled()):
+    def in_bfloat16(*args):
+        with torch.autocast(device.type, torch.bfloat16, enabled=torch.is_grad_enabled()):
             return objective(*args)
-    return compute
+    return in_bfloat16
 
 # %% ../nbs/02_training.ipynb #289b5b53
 class ShowReconstructions:
