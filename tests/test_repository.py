@@ -240,6 +240,11 @@ def test_stored_outputs_are_fit_to_be_read(path):
             assert not re.search(r"sample: train=", text), f"{where}: an output of the sample, not of the full data"
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_quick_to_open(path):
+    assert path.stat().st_size < 1_000_000, "a picture in it has far more pixels than a page can show"
+
+
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_every_picture_has_a_text_and_every_text_a_picture(path):
     for number, cell in enumerate(cells(path, "code")):

@@ -6,7 +6,7 @@ import pickle
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -335,7 +335,7 @@ def test_resumed_is_the_same_to_the_bit_as_never_stopped(data, tmp_path, lr_sche
     model, resumed = train(data, model=tiny_model(seed=123), checkpoint=tmp_path, resume=True, **kwargs)
     assert len(stopped) == 2
     assert weights(model).equal(weights(whole)) and rows(resumed) == rows(history)
-    assert resumed.to_dict()["ended"] == history.to_dict()["ended"] == "all epochs done"
+    assert resumed.ended == history.ended == "all epochs done"
 
 
 def interrupt_after(epochs):
@@ -481,7 +481,7 @@ def test_loading_the_wrong_thing_says_what_is_wrong(data, tmp_path):
 @given(st.lists(st.tuples(*[st.floats(allow_nan=False, allow_infinity=False)] * 8, st.booleans()), max_size=4))
 def test_a_history_survives_json_exactly(values):
     history = History([Epoch(i + 1, *v[:8], v[8], 0.5) for i, v in enumerate(values)], {"lr": 1e-3}, "interrupted")
-    assert History.from_dict(json.loads(json.dumps(history.to_dict()))) == history
+    assert History.from_dict(json.loads(json.dumps(asdict(history)))) == history
 
 
 def test_frame_and_plot_hold_what_was_recorded(data):

@@ -213,7 +213,7 @@ class Epoch:
     settled: bool
     seconds: float
 
-# %% ../nbs/02_training.ipynb #597d5cda
+# %% ../nbs/02_training.ipynb #e9a0b9db
 @dataclass
 class History:
     """What a training run did: its `Epoch` rows, its `settings`, and how it `ended`.
@@ -241,9 +241,8 @@ class History:
 
     def out_of_patience(self, patience):
         """Whether `patience` or more settled epochs have followed the best one; never if it is None."""
-        if patience is None or not self.epochs:
-            return False
-        return sum(e.settled for e in self.epochs[self.best.epoch:]) >= patience
+        since_best = sum(e.settled for e in self.epochs[self.best.epoch:]) if self.epochs else 0
+        return patience is not None and since_best >= patience
 
     def to_frame(self):
         """The rows as a `pandas.DataFrame`, indexed by epoch."""
@@ -253,13 +252,9 @@ class History:
         """Loss, reconstruction, KL and β against the epoch; returns the figure."""
         return _plot_curves(self)
 
-    def to_dict(self):
-        """Plain dictionaries and lists, for JSON."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, saved):
-        """The `History` that `to_dict` saved."""
+        """The `History` that was saved with `dataclasses.asdict`."""
         return cls([Epoch(**e) for e in saved["epochs"]], saved["settings"], saved["ended"])
 
 # %% ../nbs/02_training.ipynb #6c39fce0
@@ -301,7 +296,7 @@ def _read(path):
     except (safetensors.SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
         raise ValueError(f"{path} is damaged or no file of this package ({error})") from error
 
-# %% ../nbs/02_training.ipynb #770d3554
+# %% ../nbs/02_training.ipynb #54c04f3f
 def save_model(model, path, history=None):
     """Write a model's weights, with what is needed to build it again and the history of its training.
 
@@ -314,7 +309,7 @@ def save_model(model, path, history=None):
     history : History, optional
         From `fit`.
     """
-    notes = dict(model=type(model).__name__, config=model.config, history=history and history.to_dict(),
+    notes = dict(model=type(model).__name__, config=model.config, history=history and asdict(history),
                  version=vae_tutorial.__version__, torch=torch.__version__)
     _write(Path(path), {k: v.contiguous() for k, v in model.state_dict().items()}, notes)
 
@@ -486,14 +481,14 @@ def _finish_epoch(run, reconstruction, kl):
     if run.history.best is epoch:
         run.best = run.last
 
-# %% ../nbs/02_training.ipynb #f7064141
+# %% ../nbs/02_training.ipynb #ac7fc6a0
 def _save_run(run, path):
     state = run.optimizer.state_dict()
     tensors = {f"last/{name}": t for name, t in run.last.items()}
     tensors |= {f"best/{name}": t.clone() for name, t in run.best.items()}
     tensors |= {f"optimizer/{i}/{name}": t for i, slot in state["state"].items() for name, t in slot.items()}
     _write(path, tensors | {"rng": run.rng.get_state()},
-           dict(history=run.history.to_dict(), scheduler=run.scheduler.state_dict(), param_groups=state["param_groups"]))
+           dict(history=asdict(run.history), scheduler=run.scheduler.state_dict(), param_groups=state["param_groups"]))
 
 
 def _load_run(run, path):
