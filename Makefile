@@ -12,7 +12,7 @@ SITE_SOURCES := settings.ini tools/build_site.py tools/fetch_assets.py book/asse
 	$(wildcard nbs/*.ipynb nbs/*.md nbs/*.bib nbs/images/* book/*.yml book/_ext/*.py book/static/*.* vae_tutorial/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help course site test reproduce clean distclean
+.PHONY: help course site test reproduce pretrained results clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -28,6 +28,13 @@ test: .venv/.ready  ## run every check: notebooks, package, repository, site in 
 
 reproduce: .venv/.ready  ## run every chapter on the full data and store its outputs (goes on where it was stopped)
 	@VAE_TUTORIAL_SOURCE=full $(PY) tools/execute_notebooks.py --resume
+	@$(PY) tools/make_results.py
+
+pretrained: .venv/.ready  ## train the models that the package ships, or take them from the chapters' finished runs
+	@$(PY) tools/make_pretrained.py
+
+results: .venv/.ready  ## write the results page anew from the stored records
+	@$(PY) tools/make_results.py
 
 clean:  ## remove what was built, keep the installed packages
 	rm -rf _build _proc _docs build dist book/static/mathjax .pytest_cache .hypothesis

@@ -50,7 +50,7 @@ def tree_copy(tmp_path):
     """Return a copy of the files that nbdev reads and writes, to let its commands loose on."""
     for name in ("nbs", "vae_tutorial"):
         shutil.copytree(ROOT / name, tmp_path / name, symlinks=True,
-                        ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+                        ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "runs"))
     for name in ("settings.ini", "_quarto.yml"):
         shutil.copyfile(ROOT / name, tmp_path / name)
     return tmp_path

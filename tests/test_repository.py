@@ -145,7 +145,8 @@ def test_wheel_holds_the_package_and_what_it_loads(wheel):
     packed = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert packed == here
     assert {"vae_tutorial/py.typed", "vae_tutorial/static/style.mplstyle"} <= packed
-    assert any(name.startswith("vae_tutorial/samples/") for name in packed)
+    for folder in ("samples", "pretrained"):
+        assert any(name.startswith(f"vae_tutorial/{folder}/") for name in packed)
 
 
 def test_wheel_tells_what_settings_say(wheel):

@@ -2,12 +2,14 @@
 
 Cells marked `#| eval: false`, or with one of nbdev's test flags, are not run and keep the outputs they have. A notebook is
 written when it has run to its end and its outputs can be shown to readers: no error, no warning, no path of
-this machine. Until then, and when the run is interrupted, it stays as it was.
+this machine. Until then, and when the run is interrupted, it stays as it was. The figures that it names with `expect(record=...)`
+go to book/results/records.json when they come from the full data.
 """
 import argparse
 import hashlib
 import json
 import os
+import platform
 import re
 import sys
 import tempfile
@@ -25,6 +27,7 @@ from traitlets.config import Config
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "nbs"
 WORK = ROOT / "_build" / "reproduce"
+RECORDS = ROOT / "book" / "results" / "records.json"
 DIRECTIVE = re.compile(r"^\s*#\s*\|\s*([\w-]+)\s*:?\s*(.*?)\s*$", re.MULTILINE)
 
 
@@ -85,8 +88,9 @@ def first_line(cell):
 
 
 def kernel_environment(folder):
-    """Return the environment of the kernel: no progress bars, no settings of the user."""
-    return os.environ | {"TQDM_DISABLE": "1", "IPYTHONDIR": str(folder), "PYTHONHASHSEED": "0"}
+    """Return the environment of the kernel: no progress bars, no settings of the user, and a file for named figures."""
+    return os.environ | {"TQDM_DISABLE": "1", "IPYTHONDIR": str(folder), "PYTHONHASHSEED": "0",
+                         "VAE_TUTORIAL_RECORDS": f"{folder}/records.jsonl"}
 
 
 def execute_in_thread(client, environment):
@@ -105,7 +109,7 @@ def execute_in_thread(client, environment):
 
 
 def run(path, timeout):
-    """Return the notebook at `path` with fresh outputs."""
+    """Return the notebook at `path` with fresh outputs, and the figures that it named."""
     notebook = nbformat.read(path, 4)
     notebook.metadata.pop("widgets", None)
     with tempfile.TemporaryDirectory() as folder:
@@ -118,8 +122,10 @@ def run(path, timeout):
             execute_in_thread(client, kernel_environment(folder))
         except (CellExecutionError, DeadKernelError) as error:
             raise Refused(f"{path.name}: {error}") from None
+        records = Path(folder, "records.jsonl")
+        figures = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()] if records.exists() else []
     check_outputs(notebook, path.name)
-    return notebook
+    return notebook, figures
 
 
 def store(notebook, path):
@@ -129,6 +135,25 @@ def store(notebook, path):
     nbformat.write(notebook, unfinished)
     nbdev_clean(unfinished)
     os.replace(unfinished, path)
+
+
+def store_records(chapter, figures, seconds):
+    """Put a chapter's figures from the full data in the place of those of its last run."""
+    full = {row.pop("record"): row for row in figures if row.pop("source") == "full"}
+    if full:
+        records = json.loads(RECORDS.read_text(encoding="utf-8")) if RECORDS.exists() else {}
+        records[chapter] = {"machine": machine(), "seconds": round(seconds), "figures": full}
+        RECORDS.write_text(json.dumps(records, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def machine():
+    """Say what the figures were computed with."""
+    import torch
+
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if os.path.exists("/proc/cpuinfo") else None
+    return {"processor": f"{cpu.group(1) if cpu else platform.processor()}, {os.cpu_count()} cores",
+            "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+            "Python": platform.python_version(), "torch": torch.__version__}
 
 
 def modules_before(path):
@@ -141,7 +166,8 @@ def modules_before(path):
 def fingerprint(path):
     """Return a digest of all that the outputs of a notebook depend on, and of the notebook itself."""
     digest = hashlib.sha256(os.environ.get("VAE_TUTORIAL_SOURCE", "").encode())
-    for file in [path, ROOT / "constraints.txt", *modules_before(path)]:
+    weights = [ROOT / "vae_tutorial" / "pretrained" / "index.json"] if "load_pretrained" in path.read_text(encoding="utf-8") else []
+    for file in [path, ROOT / "constraints.txt", *modules_before(path), *weights]:
         digest.update(file.read_bytes())
     return digest.hexdigest()
 
@@ -161,7 +187,9 @@ def execute(path, timeout):
     """Run one notebook, store its outputs and remember from which sources they came."""
     start = time.monotonic()
     print(f"{path.name} ...", end=" ", flush=True)
-    store(run(path, timeout), path)
+    notebook, figures = run(path, timeout)
+    store(notebook, path)
+    store_records(path.stem, figures, time.monotonic() - start)
     (WORK / f"{path.stem}.done").write_text(fingerprint(path))
     print(f"done in {time.monotonic() - start:.0f} s", flush=True)
 

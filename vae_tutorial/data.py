@@ -6,13 +6,14 @@
 __all__ = ['DataUnavailable', 'Split', 'ImageData', 'load_data', 'expect', 'intensities', 'show_images', 'binarize',
            'entropy_floor']
 
-# %% ../nbs/00_data.ipynb #c130da3a
+# %% ../nbs/00_data.ipynb #8234dde5
 #| code-fold: true
 import difflib
 import gzip
 import hashlib
 import http.client
 import io
+import json
 import math
 import numbers
 import os
@@ -399,8 +400,8 @@ def load_data(name="mnist", source="auto", root=None, split="official", val_frac
     train, val, test = _split(images, labels, n_test, round(val_fraction * n_drawn_from), seed)
     return ImageData(train, val, test if n_test else None, name, source, info.class_names)
 
-# %% ../nbs/00_data.ipynb #b3f8ffd2
-def expect(value, data, full, sample):
+# %% ../nbs/00_data.ipynb #f99961ab
+def expect(value, data, full, sample, record=None, spread=None):
     """Return `value`, which must lie in the range for the data at hand.
 
     Parameters
@@ -411,6 +412,10 @@ def expect(value, data, full, sample):
         Its `source` says which range must hold.
     full, sample : (low, high)
         The range on the full data set, and on the sample; the ends belong to it.
+    record : str, optional
+        Name under which the figure goes to the results page, where the file named by `VAE_TUTORIAL_RECORDS` collects them.
+    spread : float, optional
+        Standard deviation over seeds, or standard error, to go with it.
 
     Raises
     ------
@@ -421,6 +426,11 @@ def expect(value, data, full, sample):
     if not low <= float(value) <= high:
         raise AssertionError(f"{float(value):.6g} is not from {low} to {high} on {data.name}, source "
                              f"{data.source!r}; ranges: full {full}, sample {sample}")
+    if record and "VAE_TUTORIAL_RECORDS" in os.environ:
+        row = dict(record=record, value=float(value), spread=None if spread is None else float(spread),
+                   low=low, high=high, source=data.source)
+        with open(os.environ["VAE_TUTORIAL_RECORDS"], "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
     return value
 
 # %% ../nbs/00_data.ipynb #a6d5d4bc

@@ -5,10 +5,12 @@
 # %% auto #0
 __all__ = ['LR_SCHEDULES', 'batches', 'ConstantBeta', 'LinearBeta', 'CosineBeta', 'SigmoidBeta', 'CyclicalBeta', 'validate',
            'Epoch', 'History', 'save_model', 'load_model', 'best_device', 'has_native_bf16', 'TrainingDiverged', 'fit',
-           'ShowReconstructions']
+           'ShowReconstructions', 'load_pretrained', 'about_pretrained']
 
-# %% ../nbs/02_training.ipynb #2ff076b4
+# %% ../nbs/02_training.ipynb #ea03476e
 import functools
+import hashlib
+import importlib
 import json
 import math
 import os
@@ -296,8 +298,8 @@ def _read(path):
     except (safetensors.SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
         raise ValueError(f"{path} is damaged or no file of this package ({error})") from error
 
-# %% ../nbs/02_training.ipynb #54c04f3f
-def save_model(model, path, history=None):
+# %% ../nbs/02_training.ipynb #dd6b449b
+def save_model(model, path, history=None, **notes):
     """Write a model's weights, with what is needed to build it again and the history of its training.
 
     Parameters
@@ -308,9 +310,11 @@ def save_model(model, path, history=None):
         Usually ends in `.safetensors`; replaced in one piece if it exists.
     history : History, optional
         From `fit`.
+    **notes : optional
+        Whatever else is worth keeping in the file, as far as JSON can say it.
     """
-    notes = dict(model=type(model).__name__, config=model.config, history=history and asdict(history),
-                 version=vae_tutorial.__version__, torch=torch.__version__)
+    notes |= dict(model=type(model).__name__, config=model.config, history=history and asdict(history),
+                  version=vae_tutorial.__version__, torch=torch.__version__)
     _write(Path(path), {k: v.contiguous() for k, v in model.state_dict().items()}, notes)
 
 
@@ -707,3 +711,51 @@ class ShowReconstructions:
         else:
             self.picture.update(figure)
         plt.close(figure)
+
+# %% ../nbs/02_training.ipynb #462f1875
+_PRETRAINED = Path(vae_tutorial.__file__).parent / "pretrained"
+
+
+def _pretrained_file(name):
+    """Path of a shipped model, seen to be whole, and its class."""
+    index = json.loads((_PRETRAINED / "index.json").read_text(encoding="utf-8"))
+    _check_choice("name", name, tuple(index))
+    path = _PRETRAINED / f"{name}.safetensors"
+    if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != index[name]["sha256"]:
+        raise ValueError(f"{path} is missing or damaged: install vae-tutorial again")
+    module, class_name = index[name]["model"].rsplit(".", 1)
+    return path, getattr(importlib.import_module(module), class_name)
+
+
+def load_pretrained(name):
+    """A model that comes with the package, trained on the full data.
+
+    Parameters
+    ----------
+    name : str
+        Such as "mnist-mlp-20d"; any other name gets the list of them all as an answer.
+
+    Returns
+    -------
+    LatentModel
+        On the CPU, in float32 and in evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        If there is no such model, or its file is damaged.
+    """
+    return load_model(*_pretrained_file(name))[0]
+
+
+def about_pretrained(name):
+    """The recipe, the test figures in nats per image, and the history of a model that comes with the package.
+
+    Returns
+    -------
+    dict
+        "recipe", "metrics", "history" (a `History`), "version" and "torch".
+    """
+    path, _ = _pretrained_file(name)
+    notes = _read(path)[1]
+    return notes | {"history": History.from_dict(notes["history"])}

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LIKELIHOODS', 'reparameterize', 'kl_divergence', 'reconstruction_loss', 'VAEOutput', 'evaluating', 'LatentModel',
-           'VAE', 'Elbo', 'elbo']
+           'BaseVAE', 'VAE', 'Elbo', 'elbo']
 
 # %% ../nbs/01_vae.ipynb #5ca8d16b
 import math
@@ -163,9 +163,11 @@ def evaluating(model):
     finally:
         model.train(was_training)
 
-# %% ../nbs/01_vae.ipynb #2a6f82f8
+# %% ../nbs/01_vae.ipynb #dc2da272
 class LatentModel(nn.Module):
-    """A latent space with a decoder: what a VAE and its relatives share. A subclass sets `encoder` and `decoder`.
+    """A latent space with a decoder: what a VAE and its relatives share.
+
+    A subclass sets `encoder` and `decoder`, and says with `code(x)` which point of the latent space stands for an image.
 
     Parameters
     ----------
@@ -194,6 +196,11 @@ class LatentModel(nn.Module):
             raise ValueError(f"z has shape {tuple(z.shape)}, must be (B, {self.latent_dim})")
         return self.decoder(z)
 
+    def reconstruct(self, x):
+        """Images in [0, 1], shape (B, *input_shape), decoded from the codes of intensities `x` of that shape."""
+        with evaluating(self):
+            return self.decode(self.code(x)).sigmoid()
+
     def sample(self, n, generator=None):
         """`n` images in [0, 1], shape (n, *input_shape), decoded from draws of the prior."""
         like = next(self.parameters())
@@ -202,8 +209,27 @@ class LatentModel(nn.Module):
         with evaluating(self):
             return self.decode(z.to(like)).sigmoid()
 
-# %% ../nbs/01_vae.ipynb #beb30505
-class VAE(LatentModel):
+# %% ../nbs/01_vae.ipynb #dbb97a98
+class BaseVAE(LatentModel):
+    """A `LatentModel` whose `encoder` gives mean and log-variance side by side; a subclass sets the layers."""
+
+    def encode(self, x):
+        """`mu` and `logvar`, each of shape (B, latent_dim), for intensities `x`, shape (B, *input_shape)."""
+        _check_images(x, self.input_shape)
+        return self.encoder(x).chunk(2, dim=1)
+
+    def code(self, x):
+        """`mu`, shape (B, latent_dim), for intensities `x`, shape (B, *input_shape)."""
+        return self.encode(x)[0]
+
+    def forward(self, x, generator=None):
+        """Encode, draw one code an image, decode."""
+        mu, logvar = self.encode(x)
+        z = reparameterize(mu, logvar, generator)
+        return VAEOutput(self.decode(z), mu, logvar, z)
+
+# %% ../nbs/01_vae.ipynb #e023b5a1
+class VAE(BaseVAE):
     """Variational autoencoder with multilayer perceptrons for encoder and decoder.
 
     Parameters
@@ -225,22 +251,6 @@ class VAE(LatentModel):
         pixels = math.prod(input_shape)
         self.encoder = nn.Sequential(nn.Flatten(), *_mlp(pixels, *hidden_dims, 2 * latent_dim))
         self.decoder = nn.Sequential(*_mlp(latent_dim, *reversed(hidden_dims), pixels), nn.Unflatten(1, self.input_shape))
-
-    def encode(self, x):
-        """`mu` and `logvar`, each of shape (B, latent_dim), for intensities `x`, shape (B, *input_shape)."""
-        _check_images(x, self.input_shape)
-        return self.encoder(x).chunk(2, dim=1)
-
-    def forward(self, x, generator=None):
-        """Encode, draw one code an image, decode."""
-        mu, logvar = self.encode(x)
-        z = reparameterize(mu, logvar, generator)
-        return VAEOutput(self.decode(z), mu, logvar, z)
-
-    def reconstruct(self, x):
-        """Images in [0, 1], shape (B, *input_shape), decoded from the encoder's means."""
-        with evaluating(self):
-            return self.decode(self.encode(x)[0]).sigmoid()
 
 # %% ../nbs/01_vae.ipynb #35081e6d
 class Elbo(NamedTuple):

@@ -1,0 +1,296 @@
+"""Encodings, projections, neighbours and their pictures: known answers, invariances, and mistakes named."""
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.colors import to_hex
+from torch import nn
+
+from vae_tutorial.latent_space import (CLASS_COLORS, encodings, knn_accuracy, knn_classify, nearest_neighbours, pca,
+                                       scatter, shared_neighbours, tsne)
+from vae_tutorial.vae import VAE, LatentModel
+
+
+def cloud(n=40, dims=5, seed=0):
+    return torch.randn(n, dims, generator=torch.Generator().manual_seed(seed))
+
+
+def grey(n, shape=(1, 2, 3), seed=0):
+    return torch.randint(256, (n, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def tiny():
+    torch.manual_seed(0)
+    return VAE((1, 2, 3), (5,), 2)
+
+
+@pytest.fixture
+def ax():
+    _, ax = plt.subplots()
+    yield ax
+    plt.close("all")
+
+
+# --- encodings -----------------------------------------------------------------------------------
+
+def test_the_codes_of_a_vae_are_its_means():
+    model, images = tiny(), grey(11)
+    assert torch.allclose(encodings(model, images), model.encode(images / 255)[0], atol=1e-6)
+
+
+@given(n=st.integers(0, 9), batch_size=st.integers(1, 12))
+def test_any_batch_size_gives_the_same_codes(n, batch_size):
+    model = tiny()
+    codes = encodings(model, grey(n), batch_size)
+    assert codes.shape == (n, 2) and not codes.requires_grad
+    assert torch.allclose(codes, encodings(model, grey(n)), atol=1e-6)
+
+
+def test_any_latent_model_will_do():
+    class Corner(LatentModel):
+        """Its code is the first pixel, three times."""
+
+        def __init__(self):
+            super().__init__((2,), 3)
+            self.encoder, self.decoder = nn.Dropout(0.9), nn.Linear(3, 2)
+
+        def code(self, x):
+            return self.encoder(x[:, :1]).expand(-1, 3)
+
+    images = torch.tensor([[255, 0], [51, 7]], dtype=torch.uint8)
+    assert torch.allclose(encodings(Corner().train(), images), torch.tensor([[1.0] * 3, [0.2] * 3]))
+
+
+@pytest.mark.parametrize("was_training", [True, False])
+def test_encoding_leaves_no_trace(was_training):
+    model = tiny().train(was_training)
+    state = torch.get_rng_state()
+    encodings(model, grey(5))
+    assert model.training is was_training and torch.get_rng_state().equal(state)
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("dtype, wide", [(torch.bfloat16, torch.float32), (torch.float64, torch.float64)])
+def test_codes_of_other_precisions(dtype, wide):
+    codes = encodings(tiny().to(dtype), grey(4))
+    assert codes.dtype is wide
+    assert torch.allclose(codes.float(), encodings(tiny(), grey(4)), atol=0.02)
+
+
+def test_wrong_images_are_refused():
+    with pytest.raises(TypeError, match="float32.*uint8"):
+        encodings(tiny(), grey(4) / 255)
+    with pytest.raises(ValueError, match=r"\(B, 1, 2, 3\)"):
+        encodings(tiny(), grey(4, (6,)))
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        encodings(tiny(), grey(4), batch_size=0)
+
+
+# --- principal components ------------------------------------------------------------------------
+
+@given(n=st.integers(2, 30), dims=st.integers(1, 8), seed=st.integers(0, 100))
+def test_all_components_are_a_rotation(n, dims, seed):
+    points = cloud(n, dims, seed).double().numpy()
+    whole = pca(points, n=min(n, dims))
+    assert np.allclose(whole.points @ whole.components + whole.mean, points)
+    assert np.allclose(whole.components @ whole.components.T, np.eye(len(whole.components)))
+    assert np.isclose(whole.explained.sum(), 1) and (np.diff(whole.explained) <= 1e-12).all()
+    assert np.allclose(whole.points.var(0) / points.var(0).sum(), whole.explained)
+
+
+def test_components_agree_with_the_covariance():
+    points = (cloud(200, 4) * torch.tensor([1.0, 5.0, 2.0, 0.1])).numpy()
+    values = np.linalg.eigvalsh(np.cov(points.T, bias=True))[::-1]
+    assert np.allclose(pca(points, 4).explained, values / values.sum(), rtol=1e-4)
+
+
+def test_signs_are_fixed_and_other_points_can_be_projected():
+    points = cloud()
+    first, mirrored = pca(points), pca(-points)
+    assert np.allclose(first.components, mirrored.components) and np.allclose(first.points, -mirrored.points)
+    assert (first.components[range(2), np.abs(first.components).argmax(1)] > 0).all()
+    assert np.allclose(first.transform(points), first.points)
+    assert first.transform(points[:1]).shape == (1, 2) and first.transform(points[:0]).shape == (0, 2)
+
+
+def test_a_far_away_cloud_is_projected_as_well_as_a_near_one():
+    points = cloud().double()
+    assert np.allclose(pca(points + 1e6).points, pca(points).points, atol=1e-6)
+
+
+@pytest.mark.parametrize("codes, n, message", [
+    (torch.zeros(4, 3), 2, "codes are all the same"), (torch.ones(4), 2, r"codes has shape \(4,\)"),
+    (torch.ones(1, 3), 1, "at least 2"), (cloud(4, 3), 4, r"n is 4, must be at most 3"), (cloud(4, 3), 0, "n is 0"),
+    (torch.full((3, 2), torch.nan), 1, "codes holds 6 values that are not finite")])
+def test_points_that_have_no_components(codes, n, message):
+    with pytest.raises(ValueError, match=message):
+        pca(codes, n)
+
+
+# --- t-SNE ---------------------------------------------------------------------------------------
+
+def test_a_map_is_repeated_to_the_bit_and_touches_no_global_generator():
+    points, torch_state, numpy_state = cloud(), torch.get_rng_state(), np.random.get_state()[1].copy()
+    for init in ("pca", "random"):
+        assert (tsne(points, 5, seed=3, init=init) == tsne(points, 5, seed=3, init=init)).all()
+    assert torch.get_rng_state().equal(torch_state) and (np.random.get_state()[1] == numpy_state).all()
+
+
+def test_seeds_matter_from_noise_only():
+    points = cloud()
+    assert (tsne(points, 5, seed=0) == tsne(points, 5, seed=1)).all()
+    assert (tsne(points, 5, seed=0, init="random") != tsne(points, 5, seed=1, init="random")).any()
+
+
+def test_islands_are_found_in_any_kind_of_array():
+    points, labels = torch.cat([cloud(30), cloud(30) + 50]).bfloat16(), torch.arange(2).repeat_interleave(30)
+    points_on_paper = tsne(points.requires_grad_(), 10)
+    assert points_on_paper.shape == (60, 2) and points_on_paper.dtype == np.float32
+    assert knn_accuracy(points_on_paper, labels, k=5) == 1
+    assert tsne(points.detach().float().tolist(), 10).tolist() == points_on_paper.tolist()
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (dict(perplexity=20), "perplexity is 20, must be less than the number of points, 20"),
+    (dict(), "perplexity is 30, must be less than the number of points, 20"),
+    (dict(perplexity=0.5), "perplexity is 0.5"), (dict(perplexity="30"), "perplexity is '30'"),
+    (dict(perplexity=5, init="PCA"), "init is 'PCA'.*nearest is 'pca'"), (dict(perplexity=5, seed=-1), "seed is -1"),
+    (dict(perplexity=5, codes=torch.zeros(20, 1)), "at least 2 columns"),
+    (dict(perplexity=5, codes=torch.full((20, 2), torch.inf)), "40 values that are not finite")])
+def test_impossible_maps_are_refused_by_name(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        tsne(**dict(codes=cloud(20)) | arguments)
+
+
+# --- neighbours ----------------------------------------------------------------------------------
+
+@given(n=st.integers(3, 30), dims=st.integers(1, 6), seed=st.integers(0, 100), data=st.data())
+def test_neighbours_agree_with_the_table_of_all_distances(n, dims, seed, data):
+    k = data.draw(st.integers(1, n - 1))
+    points = cloud(n, dims, seed).double()
+    distances = torch.cdist(points, points).fill_diagonal_(torch.inf)
+    assert (nearest_neighbours(points, k=k) == distances.argsort(1)[:, :k].numpy()).all()
+    queries = cloud(4, dims, seed + 1).double()
+    assert (nearest_neighbours(points, queries, n) == torch.cdist(queries, points).argsort(1).numpy()).all()
+    assert nearest_neighbours(points, queries[:0], k).shape == (0, k)
+
+
+def test_twins_do_not_answer_for_themselves():
+    twins = torch.zeros(6, 2)
+    assert all(i not in row for i, row in enumerate(nearest_neighbours(twins, k=5)))
+
+
+def test_the_class_of_the_majority_wins_and_ties_go_to_the_nearer():
+    points, labels = [[0.0], [1.0], [2.0], [3.0]], ["a", "b", "b", "a"]
+    assert knn_classify(points, labels, [[0.1]], k=1).tolist() == ["a"]
+    assert knn_classify(points, labels, [[0.1]], k=2).tolist() == ["a"]
+    assert knn_classify(points, labels, [[0.1]], k=3).tolist() == ["b"]
+    assert knn_classify(points, labels, [[2.9]], k=4).tolist() == ["a"]
+    assert knn_classify(points, labels, [[1.4]], k=4).tolist() == ["b"]
+
+
+@given(st.integers(1, 12), st.integers(0, 50))
+def test_a_rank_never_outweighs_a_vote(k, seed):
+    points = cloud(30, 2, seed)
+    labels = torch.randint(3, (30,), generator=torch.Generator().manual_seed(seed)).numpy()
+    votes = np.stack([(labels[nearest_neighbours(points, k=k)] == c).sum(1) for c in range(3)], 1)
+    assert (votes[np.arange(30), knn_classify(points, labels, k=k)] == votes.max(1)).all()
+
+
+def test_accuracy_of_classes_far_apart_and_of_classes_by_chance():
+    points, labels = torch.cat([cloud(20), cloud(20) + 100]), torch.arange(2).repeat_interleave(20)
+    assert knn_accuracy(points, labels) == 1
+    assert knn_accuracy(points, labels, points + 1, 1 - labels) == 0
+    coin = torch.randint(2, (2000,), generator=torch.Generator().manual_seed(0))
+    assert abs(knn_accuracy(cloud(2000), coin) - 0.5) < 0.05
+
+
+@given(seed=st.integers(0, 50))
+def test_accuracy_does_not_depend_on_rotation_scale_place_or_order(seed):
+    points, labels = cloud(40, 3, seed).double(), torch.arange(40) % 3
+    turn = torch.linalg.qr(cloud(3, 3, seed + 1).double()).Q
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(seed))
+    assert knn_accuracy(7 * points @ turn + 2, labels, k=4) == knn_accuracy(points, labels, k=4)
+    assert knn_accuracy(points[order], labels[order], k=4) == knn_accuracy(points, labels, k=4)
+
+
+def test_shared_neighbours_from_all_to_none():
+    points = cloud(50, 3)
+    assert shared_neighbours(points, -3 * points.double() + 1) == 1
+    assert abs(shared_neighbours(cloud(800, 3), cloud(800, 3, seed=1)) - 10 / 799) < 0.01
+    assert shared_neighbours(points, cloud(50, 2, seed=1), k=49) == 1      # all others are neighbours
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: nearest_neighbours(cloud(5), k=5), "k is 5, must be at most 4"),
+    (lambda: nearest_neighbours(cloud(5), cloud(3), k=6), "k is 6, must be at most 5"),
+    (lambda: nearest_neighbours(cloud(5), k=0), "k is 0"),
+    (lambda: nearest_neighbours(cloud(5), cloud(3, dims=4), k=1), r"queries has shape \(3, 4\), must be \(M, 5\)"),
+    (lambda: knn_classify(cloud(5), torch.zeros(4), k=1), r"labels has shape \(4,\), must be \(5,\)"),
+    (lambda: knn_accuracy(cloud(15), torch.zeros(15), cloud(3)), "together"),
+    (lambda: knn_accuracy(cloud(15), torch.zeros(15), cloud(3), torch.zeros(2)), "test_labels has shape"),
+    (lambda: shared_neighbours(cloud(15), cloud(14)), "others holds 14 points, must hold 15")])
+def test_questions_about_neighbours_that_have_no_answer(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+# --- the picture ---------------------------------------------------------------------------------
+
+def test_points_have_the_colours_of_their_classes_and_every_class_its_name(ax):
+    points, labels = torch.tensor([[0.0, 0.0], [2.0, 4.0], [5.0, 5.0]]), torch.tensor([3, 3, 0])
+    assert scatter(points, labels, ["zero", "one", "two", "three"], ax) is ax
+    (drawn,) = ax.collections
+    assert [to_hex(c).upper() for c in drawn.get_facecolors()] == [CLASS_COLORS[3]] * 2 + [CLASS_COLORS[0]]
+    assert np.allclose(drawn.get_offsets(), points) and drawn.get_rasterized()
+    assert {t.get_text(): t.get_position() for t in ax.texts} == {"zero": (5, 5), "three": (1, 2)}
+    assert ax.get_aspect() == 1
+
+
+def test_a_new_figure_numbers_for_names_and_colours_that_begin_again():
+    ax = scatter(cloud(12, 2), np.arange(12), ticks=False, title="twelve")
+    assert [t.get_text() for t in ax.texts] == [str(i) for i in range(12)]
+    colours = ax.collections[0].get_facecolors()
+    assert (colours[0] == colours[10]).all() and len(np.unique(colours[:10], axis=0)) == 10
+    assert not len(ax.get_xticks()) and ax.get_title() == "twelve"
+    plt.close("all")
+
+
+def seen(colour, matrix):
+    """A colour in CIELAB, as somebody sees it whose cones mix by `matrix` (in linear RGB)."""
+    rgb = np.array([int(colour[i:i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = to_xyz @ np.clip(np.array(matrix) @ linear, 0, 1) / to_xyz.sum(1)
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("matrix", [
+    np.eye(3),
+    [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+], ids=["trichromat", "deuteranope", "protanope", "tritanope"])
+def test_no_two_class_colours_look_alike_to_anyone(matrix):
+    # Machado, Oliveira & Fernandes (2009), severity 1; a difference of 2 is just visible side by side
+    places = np.array([seen(colour, matrix) for colour in CLASS_COLORS])
+    apart = np.linalg.norm(places[:, None] - places[None], axis=2)[np.triu_indices(10, 1)]
+    assert apart.min() > 12
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (dict(points=cloud(4, 3)), r"points has shape \(4, 3\), must be \(N, 2\)"),
+    (dict(labels=[0, 1]), r"labels has shape \(2,\), must be \(4,\)"),
+    (dict(labels=[0, 1, 2, -1]), "whole numbers from 0"), (dict(labels=[0.5] * 4), "whole numbers from 0"),
+    (dict(labels=[0, 0, 0, 2], class_names=["a", "b"]), "class_names has 2 entries, but labels go up to 2")])
+def test_pictures_that_cannot_be_drawn(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        scatter(**dict(points=cloud(4, 2), labels=[0] * 4) | arguments)
+
+
+def test_class_colours_are_those_of_the_style_sheet():
+    with plt.style.context("vae_tutorial.static.style"):
+        assert [f"#{color}" for color in plt.rcParams["axes.prop_cycle"].by_key()["color"]] == list(CLASS_COLORS)

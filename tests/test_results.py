@@ -1,0 +1,121 @@
+"""The models that are shipped are what they say, and the results page says what the records say."""
+import hashlib
+import json
+import shutil
+
+import make_results
+import pytest
+import torch
+from conftest import ROOT, run_process
+
+import vae_tutorial.training as training
+from vae_tutorial.data import expect, load_data
+from vae_tutorial.training import about_pretrained, load_pretrained
+from vae_tutorial.vae import BaseVAE, LatentModel
+
+PRETRAINED = ROOT / "vae_tutorial" / "pretrained"
+INDEX = json.loads((PRETRAINED / "index.json").read_text())
+NAMES = {"mnist-mlp-20d", "mnist-mlp-2d", "mnist-ae-20d", "fashion-conv-2d", "fashion-conv-50d"} | {
+    f"mnist-beta-{beta}" for beta in ("0.25", "0.5", "1", "2", "4", "8", "16")}
+
+
+# --- pretrained models ---
+
+def test_all_models_are_there_and_small():
+    assert INDEX.keys() == NAMES == {path.stem for path in PRETRAINED.glob("*.safetensors")}
+    assert sum(path.stat().st_size for path in PRETRAINED.iterdir()) <= 12e6
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_a_model_loads_ready_for_use(name):
+    model = load_pretrained(name)
+    assert isinstance(model, LatentModel) and not model.training
+    assert {p.dtype for p in model.parameters()} == {torch.float32} and {p.device.type for p in model.parameters()} == {"cpu"}
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_a_model_has_its_recipe_and_its_figures(name):
+    about = about_pretrained(name)
+    assert about["recipe"]["training images"] in (54_000, 48_000) and about["history"].ended == "all epochs done"
+    assert len(about["history"]) == about["recipe"]["epochs"]
+    figures = about["metrics"]
+    if isinstance(load_pretrained(name), BaseVAE):
+        assert figures["nll_draws"] == 5000 and figures["nll"] <= figures["loss_of_these"]
+        assert figures["loss"] == pytest.approx(figures["distortion"] + figures["rate"], abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["mnist-mlp-20d", "fashion-conv-2d"])
+def test_a_model_knows_the_images_it_was_trained_on(name):
+    data = load_data(name.split("-")[0], source="sample")
+    reconstruction, kl = training.validate(load_pretrained(name), data.test.images)
+    figures = about_pretrained(name)["metrics"]
+    # the sample's images are of the official training set, on which the loss is not above that of the test set by more than chance
+    assert abs(reconstruction + kl - figures["loss"]) < 12
+
+
+def test_an_unknown_name_gets_the_list():
+    with pytest.raises(ValueError, match="name is 'mnist', must be .*'mnist-mlp-20d'.*'fashion-conv-50d'"):
+        load_pretrained("mnist")
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
+def test_a_damaged_file_is_refused(damage, tmp_path, monkeypatch):
+    shutil.copyfile(PRETRAINED / "index.json", tmp_path / "index.json")
+    content = bytearray((PRETRAINED / "mnist-mlp-2d.safetensors").read_bytes())
+    content[len(content) // 2] ^= damage == "flipped"
+    if damage != "gone":
+        (tmp_path / "mnist-mlp-2d.safetensors").write_bytes(content[:-100] if damage == "cut" else content)
+    monkeypatch.setattr(training, "_PRETRAINED", tmp_path)
+    with pytest.raises(ValueError, match="mnist-mlp-2d.safetensors is missing or damaged: install vae-tutorial again"):
+        load_pretrained("mnist-mlp-2d")
+
+
+def test_checksums_are_those_of_the_files():
+    for name, entry in INDEX.items():
+        assert hashlib.sha256((PRETRAINED / f"{name}.safetensors").read_bytes()).hexdigest() == entry["sha256"]
+
+
+# --- records and the page ---
+
+@pytest.fixture
+def data():
+    return load_data("mnist", source="sample")
+
+
+def test_a_named_figure_is_recorded(data, tmp_path, monkeypatch):
+    path = tmp_path / "records.jsonl"
+    expect(1.0, data, full=(0, 2), sample=(0, 3), record="unheard")
+    monkeypatch.setenv("VAE_TUTORIAL_RECORDS", str(path))
+    expect(1.0, data, full=(0, 2), sample=(0, 3))
+    assert not path.exists()
+    expect(torch.tensor(1.5), data, full=(0, 2), sample=(0, 3), record="loss", spread=torch.tensor(0.25))
+    with pytest.raises(AssertionError):
+        expect(9.0, data, full=(0, 2), sample=(0, 3), record="wrong")
+    (row,) = map(json.loads, path.read_text().splitlines())
+    assert row == {"record": "loss", "value": 1.5, "spread": 0.25, "low": 0, "high": 3, "source": "sample"}
+
+
+def test_the_page_is_what_the_records_say():
+    page = (ROOT / "nbs" / "results.md").read_text(encoding="utf-8")
+    run_process("tools/make_results.py", timeout=60)
+    assert (ROOT / "nbs" / "results.md").read_text(encoding="utf-8") == page, "run make results and commit what it changes"
+
+
+def test_every_published_figure_is_met_or_explained():
+    sources, records = make_results.load()
+    figures = make_results.by_name(records)
+    for group in sources["figures"]:
+        for row in group["rows"]:
+            figure = figures[row["record"]]
+            assert figure["low"] <= figure["value"] <= figure["high"], row
+            if not isinstance(row["theirs"], str):
+                assert figure["low"] <= row["theirs"] <= figure["high"], f"the range of {row} does not hold the published figure"
+
+
+def test_a_figure_outside_its_range_fails_on_the_page():
+    assert make_results.verdict({"value": 5.0, "low": 1, "high": 4}).startswith("**fail**")
+    assert make_results.verdict({"value": 4.0, "low": 1, "high": 4}).startswith("pass")
+    group = {"group": "g", "protocol": "p", "rows": [{"record": "absent", "what": "w", "theirs": 1.0}]}
+    with pytest.raises(SystemExit, match="no record 'absent'"):
+        make_results.comparison(group, {})

@@ -1,0 +1,448 @@
+"""Sweeps that are killed, refused and resumed; intervals, mutual information and drawn shapes against what is known of them."""
+import functools
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import mutual_info_score
+
+from vae_tutorial import sweeps
+from vae_tutorial.data import ImageData, Split, load_data
+from vae_tutorial.sweeps import (FACTORS, mig, mutual_information, plot_rate_distortion, plot_tradeoff, shapes, summarize,
+                                 sweep)
+from vae_tutorial.training import LinearBeta, fit, load_model
+from vae_tutorial.vae import VAE, elbo
+
+GRID = {"beta": [1.0, 4.0], "seed": [0, 1]}
+
+
+@pytest.fixture(scope="module")
+def data():
+    whole = load_data("mnist", source="sample")
+    part = lambda split, n: Split(split.images[:n], split.labels[:n])
+    return ImageData(part(whole.train, 300), part(whole.val, 70), None, whole.name, whole.source, whole.class_names)
+
+
+def run(data, folder, grid=GRID, **settings):
+    settings = dict(epochs=2, hidden_dims=(8,), latent_dim=3, batch_size=64, precision="fp32", device="cpu") | settings
+    return sweep(data, grid, folder=folder, progress=False, **{k: v for k, v in settings.items() if k not in grid})
+
+
+def figures(table):
+    """The table without its clock readings and places."""
+    return table.drop(columns=["seconds", "path"])
+
+
+def weights(path, **kwargs):
+    return torch.cat([p.detach().flatten() for p in load_model(path, **kwargs)[0].parameters()])
+
+
+# --- the table -----------------------------------------------------------------------------------
+
+def test_rows_are_the_runs_of_the_grid_and_equal_plain_fits(data, tmp_path):
+    before = torch.get_rng_state()
+    table = run(data, tmp_path)
+    assert torch.get_rng_state().equal(before)
+    assert table[["beta", "seed"]].values.tolist() == [[1, 0], [1, 1], [4, 0], [4, 1]]
+    for row in table.itertuples():
+        torch.manual_seed(row.seed)
+        model = VAE(hidden_dims=(8,), latent_dim=3)
+        history = fit(model, data, 2, beta=row.beta, seed=row.seed, batch_size=64, precision="fp32", device="cpu", progress=False)
+        best = history.best
+        assert (row.epoch, row.loss, row.reconstruction, row.kl) == (best.epoch, best.loss, best.reconstruction, best.kl)
+        assert (row.train_loss, row.ended) == (best.train_loss, "all epochs done")
+        assert weights(row.path).equal(torch.cat([p.detach().flatten() for p in model.parameters()]))
+        assert len(load_model(row.path)[1]) == 2
+    assert table.seconds.gt(0).all() and (table.error == "").all()
+
+
+def test_seed_reaches_the_initial_weights(data, tmp_path):
+    table = run(data, tmp_path, {"seed": [0, 1]}, lr=1e-12, epochs=1)
+    assert not torch.allclose(*(weights(path) for path in table.path), atol=1e-3)
+
+
+@pytest.mark.parametrize("restore_best", [True, False])
+def test_row_describes_the_epoch_whose_weights_are_kept(data, tmp_path, restore_best):
+    row = run(data, tmp_path, {"beta": [0.0]}, lr=0.03, epochs=12, restore_best=restore_best).iloc[0]
+    model, history = load_model(row.path)
+    kept = history.best if restore_best else history[-1]
+    assert history.best.epoch < 12, "this test needs a run that gets worse"
+    assert (row.epoch, row.loss) == (kept.epoch, kept.loss)
+
+
+def test_any_argument_can_be_varied(data, tmp_path):
+    grid = {"hidden_dims": [(8,), (6, 4)], "beta": [0.5, LinearBeta(2)], "epochs": range(1, 3)}
+    table = run(data, tmp_path, grid)
+    assert len(table) == 8 and table.epoch.le(table.epochs).all()
+    assert table.hidden_dims.tolist() == [(8,)] * 4 + [(6, 4)] * 4
+    assert load_model(table.path[7])[0].config["hidden_dims"] == (6, 4)
+    assert len({path for path in table.path}) == 8
+
+
+def test_another_model_and_objective(data, tmp_path):
+    table = sweep(data, {"latent_dim": [2, 3]}, folder=tmp_path, model_class=Linear, epochs=1, device="cpu", progress=False,
+                  objective=functools.partial(elbo, free_bits=0.5))
+    assert type(load_model(table.path[0], Linear)[0]) is Linear
+    assert json.loads((tmp_path / "sweep.json").read_text())["objective"] == "elbo(free_bits=0.5)"
+
+
+class Linear(VAE):
+    def __init__(self, latent_dim=2):
+        super().__init__(hidden_dims=(), latent_dim=latent_dim)
+        self.config = {"latent_dim": latent_dim}
+
+
+def test_callbacks_are_called_beside_the_progress_bar(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("TQDM_DISABLE")
+    seen = []
+    sweep(data, GRID, folder=tmp_path, epochs=2, hidden_dims=(8,), latent_dim=3, callbacks=[lambda m, h: seen.append(len(h))])
+    assert seen == [1, 2] * 4
+    shown = capsys.readouterr()
+    assert "8/8" in shown.out + shown.err
+
+
+def test_csv_holds_the_table(data, tmp_path):
+    table = run(data, tmp_path)
+    kept = pd.read_csv(tmp_path / "sweep.csv", keep_default_na=False)
+    for column in ("beta", "seed", "loss", "kl", "ended"):
+        assert kept[column].tolist() == table[column].tolist()
+    leftovers = [path.name for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(leftovers) == sorted(["sweep.json", "sweep.csv"] + ["model.safetensors", "row.json"] * 4)
+
+
+# --- resuming ------------------------------------------------------------------------------------
+
+def test_finished_runs_are_not_trained_again_and_more_values_are_welcome(data, tmp_path, monkeypatch):
+    first = run(data, tmp_path)
+    trained = []
+    monkeypatch.setattr(sweeps, "fit", count_calls(trained))
+    assert run(data, tmp_path).equals(first) and not trained
+    more = run(data, tmp_path, GRID | {"beta": [1.0, 2.0, 4.0]})
+    assert len(more) == 6 and len(trained) == 2
+    assert figures(more.query("beta != 2").reset_index(drop=True)).equals(figures(first))
+
+
+def count_calls(calls):
+    @functools.wraps(fit)             # with fit's own signature: the sweep reads from it what may be set
+    def counted(*args, **kwargs):
+        calls.append(kwargs)
+        return fit(*args, **kwargs)
+    return counted
+
+
+def test_ctrl_c_stops_the_sweep_and_loses_nothing(data, tmp_path):
+    def press(model, history):
+        if press.left == 0:
+            raise KeyboardInterrupt
+        press.left -= 1
+
+    press.left = 3                   # one whole run of two epochs, then in the second
+    with pytest.raises(KeyboardInterrupt, match="beta=1,seed=1; the same call goes on"):
+        run(data, tmp_path / "a", callbacks=[press])
+    assert (tmp_path / "a" / "beta=1,seed=0" / "row.json").exists()
+    assert not (tmp_path / "a" / "beta=1,seed=1" / "row.json").exists()
+    assert figures(run(data, tmp_path / "a")).equals(figures(run(data, tmp_path / "b")))
+
+
+PROGRAM = """
+import sys, time
+from vae_tutorial.data import load_data
+from vae_tutorial.sweeps import sweep
+
+def tell(model, history):
+    with open(sys.argv[2], "a") as file:           # one letter an epoch; its checkpoint is written by now
+        file.write("x")
+    time.sleep(0.02)
+
+sweep(load_data("mnist", source="sample"), {"beta": [1.0, 4.0], "seed": [0, 1]}, folder=sys.argv[1], epochs=4,
+      hidden_dims=(8,), latent_dim=3, precision="fp32", device="cpu", progress=False, callbacks=[tell])
+"""
+
+
+def test_killed_sweep_ends_as_if_it_had_never_been(tmp_path):
+    told = tmp_path / "told"
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, tmp_path / "killed", told])
+    while process.poll() is None and not (told.exists() and told.stat().st_size >= 6):     # in the second run
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert (tmp_path / "killed" / "beta=1,seed=0" / "row.json").exists()
+    assert not (tmp_path / "killed" / "beta=4,seed=1" / "row.json").exists()
+    both = [sweep(load_data("mnist", source="sample"), GRID, folder=tmp_path / name, epochs=4, hidden_dims=(8,), latent_dim=3,
+                  precision="fp32", device="cpu", progress=False) for name in ("killed", "whole")]
+    assert figures(both[0]).equals(figures(both[1]))
+    for killed, whole in zip(*(table.path for table in both)):
+        assert weights(killed).equal(weights(whole))
+    csv = [pd.read_csv(tmp_path / name / "sweep.csv").drop(columns="seconds") for name in ("killed", "whole")]
+    assert csv[0].equals(csv[1])
+
+
+@pytest.mark.parametrize("lost", ["row.json", "model.safetensors"])
+def test_death_between_the_files_of_a_run(data, tmp_path, lost, monkeypatch):
+    """Killed after the checkpoint of the last epoch but before a row was written."""
+    whole = run(data, tmp_path / "whole")
+    stop = iter([True])
+
+    def die(*args):
+        if next(stop, False):
+            raise SystemExit
+        return original(*args)
+    where = {"row.json": "_write_json", "model.safetensors": "save_model"}[lost]
+    run(data, tmp_path / "killed", {"beta": [1.0], "seed": [0]})                 # so that sweep.json is there
+    original = getattr(sweeps, where)
+    monkeypatch.setattr(sweeps, where, die)
+    with pytest.raises(SystemExit):
+        run(data, tmp_path / "killed")
+    assert not (tmp_path / "killed" / "beta=1,seed=1" / "row.json").exists()
+    assert figures(run(data, tmp_path / "killed")).equals(figures(whole))
+
+
+# --- what goes wrong -----------------------------------------------------------------------------
+
+def test_diverged_run_is_a_row_and_the_sweep_goes_on(data, tmp_path):
+    table = run(data, tmp_path, {"lr": [1e6, 1e-3]})
+    assert table.ended.tolist() == ["diverged", "all epochs done"]
+    assert "epoch 1 diverged" in table.error[0] and table.error[1] == ""
+    assert table.loc[0, ["loss", "reconstruction", "kl", "epoch", "train_loss"]].isna().all() and table.loss.notna()[1]
+    again = run(data, tmp_path, {"lr": [1e6, 1e-3]})
+    assert again.equals(table)
+    assert summarize(table.assign(all="x"), "all", ["loss"]).runs.item() == 1
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(epochs=3), r"epochs is 3, but .*sweep\.json was made with 2: ask for the same .* or give another folder"),
+    (dict(latent_dim=4), "latent_dim is 4, but .* was made with 3"),
+    (dict(hidden_dims=(9,)), r"hidden_dims is '\(9,\)', but .* was made with '\(8,\)'"),
+    (dict(objective=functools.partial(elbo, free_bits=1.0)), r"objective is 'elbo\(free_bits=1.0\)', but .* 'elbo'"),
+    (dict(grid={"beta": [1.0]}), "varied is 'beta', but .* 'beta, seed'"),
+])
+def test_folder_of_another_sweep_is_refused(data, tmp_path, change, message):
+    run(data, tmp_path, {"beta": [1.0], "seed": [0]})
+    with pytest.raises(ValueError, match=message):
+        run(data, tmp_path, **dict(grid={"beta": [1.0], "seed": [0]}) | change)
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_folder_of_other_images_is_refused(data, tmp_path, part):
+    run(data, tmp_path, {"seed": [0]})
+    split = getattr(data, part)
+    changed = split.images.clone()
+    changed[0, 0, 5, 5] ^= 1
+    other = replace(data, **{part: Split(changed, split.labels)})
+    with pytest.raises(ValueError, match=f"{part} images is .* but .* was made with"):
+        run(other, tmp_path, {"seed": [0]})
+
+
+def test_settings_that_do_not_matter_may_change(data, tmp_path):
+    first = run(data, tmp_path)
+    assert run(data, tmp_path, callbacks=[print], device="cpu").equals(first)
+
+
+@pytest.mark.parametrize("grid, settings, message", [
+    ({"betta": [1]}, {}, "a setting of the sweep is 'betta', must be one of .*'latent_dim'.*'beta'.*the nearest is 'beta'"),
+    ({"seed": [0]}, {"latentdim": 2}, "'latentdim'.*nearest is 'latent_dim'"),
+    ({"seed": [0]}, {"checkpoint": "x"}, "'checkpoint', must be one of"),
+    ({"seed": []}, {}, r"seed in the grid is \[\], must be a list of at least one"),
+    ({"seed": 3}, {}, "seed in the grid is 3, must be a list"),
+    ({"hidden_dims": (8, 4)}, {}, r"hidden_dims in the grid is \(8, 4\), must be a list"),
+    ({"seed": [0, 1, 0]}, {}, "must not hold a value twice"),
+    ({"seed": [0]}, {"seed": 1}, "seed is in the grid and is also set to 1"),
+    ({"seed": [0, -1]}, {}, "seed is -1"),
+    ({"latent_dim": [2, 0]}, {}, "latent_dim is 0"),
+    ({"hidden_dims": [(4,), (0,)]}, {}, "hidden_dims"),
+    ({"lr": [0.1, math.nan]}, {}, "lr is nan"),
+    ({"beta": [1.0, -1.0]}, {}, "-1.0"),
+    ({"beta": [1.0, len]}, {}, "beta is .*len.*, must be a number, or callable"),
+])
+def test_mistakes_are_named_before_anything_is_trained(data, tmp_path, grid, settings, message):
+    with pytest.raises(ValueError, match=message):
+        sweep(data, grid, folder=tmp_path / "new", progress=False, **dict(epochs=1) | settings)
+    assert not (tmp_path / "new").exists()
+
+
+def test_epochs_must_be_given(data, tmp_path):
+    with pytest.raises(ValueError, match="epochs: no value given"):
+        sweep(data, {"seed": [0]}, folder=tmp_path)
+
+
+def test_precision_is_noted_as_the_device_has_it(data, tmp_path, monkeypatch):
+    run(data, tmp_path, {"seed": [0]}, precision="auto")
+    assert json.loads((tmp_path / "sweep.json").read_text())["precision"] == "fp32"
+    monkeypatch.setattr(sweeps, "has_native_bf16", lambda device: True)
+    with pytest.raises(ValueError, match="precision is 'bf16', but .* was made with 'fp32'"):
+        run(data, tmp_path, {"seed": [0]}, precision="auto")
+
+
+# --- intervals -----------------------------------------------------------------------------------
+
+def test_interval_of_two_runs_is_known():
+    table = pd.DataFrame({"beta": [1.0, 1.0, 2.0], "loss": [3.0, 5.0, 7.0]})
+    found = summarize(table, "beta", ["loss"])
+    # t with one degree of freedom is Cauchy: its 97.5 % point is tan(0.475 pi); s / sqrt(2) is half the difference
+    assert found.loc[1.0, "loss ±"] == pytest.approx(math.tan(0.475 * math.pi))
+    assert found.loc[1.0, "loss"] == 4 and found.loc[2.0, "loss"] == 7
+    assert math.isnan(found.loc[2.0, "loss ±"]) and found.runs.tolist() == [2, 1]
+    assert summarize(table, "beta", ["loss"], level=0.5).loc[1.0, "loss ±"] == pytest.approx(1.0)
+
+
+@settings(max_examples=25)
+@given(values=st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=8), shift=st.floats(-1e3, 1e3), scale=st.floats(0.1, 10))
+def test_interval_moves_and_stretches_with_the_data(values, shift, scale):
+    table = lambda v: pd.DataFrame({"beta": 1.0, "loss": v})
+    a = summarize(table(values), "beta", ["loss"]).iloc[0]
+    b = summarize(table(np.array(values) * scale + shift), "beta", ["loss"]).iloc[0]
+    assert b["loss"] == pytest.approx(a["loss"] * scale + shift, abs=1e-6)
+    assert b["loss ±"] == pytest.approx(a["loss ±"] * scale, rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("level", [0, 1, 95])
+def test_level_of_an_interval(level):
+    with pytest.raises(ValueError, match=f"level is {level}"):
+        summarize(pd.DataFrame({"a": [1], "b": [1.0]}), "a", ["b"], level=level)
+
+
+def test_plots_show_means_intervals_and_the_best_bound():
+    table = pd.DataFrame({"beta": [0.5, 0.5, 1.0, 1.0, 16.0, 16.0], "kl": [30.0, 31, 25, 26, 10, 11],
+                          "reconstruction": [80.0, 81, 82, 83, 120, 121]})
+    ax = plot_rate_distortion(table)
+    assert [text.get_text() for text in ax.texts] == ["0.5", "1", "16"]
+    assert ax.get_legend().get_texts()[0].get_text() == "−ELBO 108.0"
+    assert plot_rate_distortion(table, ax=ax) is ax
+    ax = plot_tradeoff(table, "beta", ["kl", "reconstruction"])
+    assert ax.get_xscale() == "log" and [t.get_text() for t in ax.get_legend().get_texts()] == ["kl", "reconstruction"]
+    assert plot_tradeoff(table.query("beta < 2"), "beta", ["kl"]).get_xscale() == "linear"
+    plt.close("all")
+
+
+# --- mutual information --------------------------------------------------------------------------
+
+def balanced(*sizes, times=2):
+    """Every combination of factors with these many values, equally often."""
+    grid = np.stack(np.meshgrid(*map(np.arange, sizes), indexing="ij"), -1).reshape(-1, len(sizes))
+    return np.repeat(grid, times, 0)
+
+
+def test_mutual_information_in_closed_form():
+    factors = balanced(2, 4)
+    codes = np.stack([factors[:, 0], factors[:, 1], factors[:, 1] // 2, 0 * factors[:, 0]], 1).astype(float)
+    expected = [[math.log(2), 0], [0, math.log(4)], [0, math.log(2)], [0, 0]]
+    np.testing.assert_allclose(mutual_information(codes, factors), expected, atol=1e-12)
+
+
+def test_mig_in_closed_form():
+    factors = balanced(3, 4, 5)
+    assert mig(factors, factors) == pytest.approx(1)
+    assert mig(np.hstack([factors, factors]), factors) == 0
+    half = np.stack([factors[:, 0], factors[:, 1], factors[:, 1] // 2], 1)                 # the fifth factor is unknown
+    gaps = [1, 1 - math.log(2) / math.log(4), 0]
+    assert mig(half, factors) == pytest.approx(np.mean(gaps))
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 1000), scale=st.floats(0.01, 100), shift=st.floats(-100, 100))
+def test_mig_does_not_see_order_sign_scale_nor_names(seed, scale, shift):
+    rng = np.random.default_rng(seed)
+    factors, codes = rng.integers(3, size=(200, 2)), rng.normal(size=(200, 4))
+    codes[:, 0] += 2 * factors[:, 0]
+    value = mig(codes, factors)
+    assert 0 <= value <= 1
+    assert mig(codes[:, rng.permutation(4)], factors) == pytest.approx(value)
+    assert mig(codes, (factors + 5) * 7) == pytest.approx(value)
+    assert mig(codes * scale + shift, factors) == pytest.approx(value, abs=0.02)           # a code on the edge of a bin may move
+    assert mig(torch.from_numpy(codes), pd.DataFrame(factors)) == value
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 1000), bins=st.integers(2, 30))
+def test_mutual_information_agrees_with_scikit_learn(seed, bins):
+    rng = np.random.default_rng(seed)
+    codes, factors = rng.normal(size=(300, 2)), rng.integers(4, size=(300, 3))
+    found = mutual_information(codes, factors, bins)
+    for i in range(2):
+        edges = np.histogram(codes[:, i], bins)[1][:-1]                 # as disentanglement_lib does
+        for k in range(3):
+            assert found[k][i] == pytest.approx(mutual_info_score(np.digitize(codes[:, i], edges), factors[:, k]), abs=1e-9)
+
+
+@pytest.mark.parametrize("codes, factors, message", [
+    (np.ones((5, 2)), np.ones((4, 1)), r"codes has shape \(5, 2\), must be \(4, latent_dim\)"),
+    (np.ones(5), np.ones((5, 1)), r"codes has shape \(5,\)"),
+    (np.full((4, 2), np.nan), np.arange(4)[:, None], "not finite"),
+    (np.ones((4, 1)), np.arange(4)[:, None], "codes has 1 dimension, must have two"),
+    (np.ones((4, 2)), np.zeros((4, 1)), "factors: 0 is the same in all images"),
+])
+def test_mig_names_the_mistake(codes, factors, message):
+    with pytest.raises(ValueError, match=message):
+        mig(codes, factors)
+
+
+def test_bins_must_be_two_at_least():
+    with pytest.raises(ValueError, match="bins is 1"):
+        mutual_information(np.ones((3, 2)), np.arange(3)[:, None], bins=1)
+
+
+# --- shapes --------------------------------------------------------------------------------------
+
+def test_shapes_have_the_form_of_the_course_and_are_drawn_again_alike():
+    drawn, factors = shapes(300, 20, 50, seed=3)
+    assert (len(drawn.train), len(drawn.val), len(drawn.test)) == (300, 20, 50)
+    assert drawn.train.images.shape == (300, 1, 28, 28) and drawn.train.images.dtype == torch.uint8
+    assert drawn.test.labels.tolist() == factors.loc["test"]["shape"].tolist()
+    for name, n in FACTORS.items():
+        assert factors[name].between(0, n - 1).all() and factors[name].nunique() == n
+    again, same = shapes(300, 20, 50, seed=3)
+    assert again.train.images.equal(drawn.train.images) and same.equals(factors)
+    assert not shapes(300, 20, 50, seed=4)[1].equals(factors)
+
+
+def test_images_of_the_same_factors_are_equal_and_of_others_differ():
+    drawn, factors = shapes(2000, 1, 1)
+    images = drawn.train.images.flatten(1).numpy()
+    per_image = pd.Series([row.tobytes() for row in images])
+    combination = factors.loc["train"].reset_index(drop=True).apply(tuple, axis=1)
+    assert per_image.nunique() == combination.nunique() == len(set(zip(per_image, combination)))
+
+
+def centre(image):
+    grey = image[0].double()
+    rows, columns = torch.meshgrid(torch.arange(28.0), torch.arange(28.0), indexing="ij")
+    return float((grey * columns).sum() / grey.sum()), float((grey * rows).sum() / grey.sum())
+
+
+def test_factors_do_what_their_names_say():
+    def draw(**values):
+        return sweeps._draw(torch.tensor([[values.get(name, {"size": 2, "x": 3, "y": 3}.get(name, 0)) for name in FACTORS]]))[0]
+
+    for kind in range(3):
+        ink = [draw(shape=kind, size=s).sum().item() for s in range(4)]
+        assert ink == sorted(ink) and ink[3] > 2 * ink[0]
+        assert centre(draw(shape=kind, x=7))[0] - centre(draw(shape=kind, x=0))[0] == pytest.approx(11, abs=0.2)
+        assert centre(draw(shape=kind, y=0))[1] - centre(draw(shape=kind, y=7))[1] == pytest.approx(11, abs=0.2)
+        turns = [draw(shape=kind, angle=a) for a in range(8)]
+        assert all(not a.equal(b) for i, a in enumerate(turns) for b in turns[:i])
+        grey = draw(shape=kind, angle=1)
+        assert grey.max() == 255 and ((grey > 0) & (grey < 255)).sum() > 5                # antialiased
+        for x in (0, 7):
+            for y in (0, 7):
+                edge = draw(shape=kind, size=3, x=x, y=y).clone()
+                edge[0, 1:-1, 1:-1] = 0
+                assert edge.sum() == 0                                                       # nothing is cut off
+    quarter = draw(shape=2, x=3, y=3, angle=2)
+    assert abs(int(quarter.sum()) - int(draw(shape=2, x=3, y=3).sum())) < 0.05 * int(quarter.sum())
+
+
+@pytest.mark.parametrize("sizes, message", [(dict(n_train=0), "n_train is 0"), (dict(n_test=2.5), "n_test is 2.5")])
+def test_shapes_name_the_mistake(sizes, message):
+    with pytest.raises(ValueError, match=message):
+        shapes(**sizes)

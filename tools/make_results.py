@@ -1,0 +1,106 @@
+"""Write the tables of the results page from the stored records, between its marks; the prose around them stays."""
+import json
+import re
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "book" / "results"
+PAGE = ROOT / "nbs" / "results.md"
+
+
+def load():
+    """Return the published figures and our records."""
+    sources = yaml.safe_load((RESULTS / "sources.yml").read_text(encoding="utf-8"))
+    return sources, json.loads((RESULTS / "records.json").read_text(encoding="utf-8"))
+
+
+def by_name(records):
+    """Return every figure with the chapter that it comes from, by its name."""
+    figures = {}
+    for chapter, run in records.items():
+        for name, figure in run["figures"].items():
+            if name in figures:
+                sys.exit(f"error: {name} is recorded in {figures[name]['chapter']} and in {chapter}")
+            figures[name] = figure | {"chapter": chapter}
+    return figures
+
+
+def table(header, rows):
+    """Return a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def number(x):
+    """Return a figure with as many digits as it deserves."""
+    return x if isinstance(x, str) else f"{x:,.0f}" if float(x).is_integer() and abs(x) >= 100 else f"{x:.2f}" if abs(x) >= 1 else f"{x:.3f}"
+
+
+def ours(figure):
+    spread = f" ± {number(figure['spread'])}" if figure["spread"] is not None else ""
+    return number(figure["value"]) + spread
+
+
+def verdict(figure):
+    """Say whether a figure lies in the range that its chapter allows, and the range."""
+    met = figure["low"] <= figure["value"] <= figure["high"]
+    return f"{'pass' if met else '**fail**'} ({number(figure['low'])} to {number(figure['high'])})"
+
+
+def link(chapter):
+    return f"{{doc}}`{chapter}`"
+
+
+def comparison(group, figures):
+    """Return the table of one group of published figures beside ours."""
+    rows = []
+    for row in group["rows"]:
+        figure = figures.get(row["record"])
+        if figure is None:
+            sys.exit(f"error: no record {row['record']!r}; run the chapter that names it on the full data")
+        rows.append([row["what"], number(row["theirs"]), ours(figure), verdict(figure), link(figure["chapter"])])
+    return f"### {group['group']}\n\n{group['protocol']}.\n\n" + table(["figure", "theirs", "ours", "range", "chapter"], rows)
+
+
+def own(sources, figures):
+    """Return the table of the figures that stand beside no published one."""
+    beside = {row["record"] for group in sources["figures"] for row in group["rows"]}
+    missing = figures.keys() - beside - sources["own"].keys()
+    if missing:
+        sys.exit(f"error: book/results/sources.yml does not say what these are: {', '.join(sorted(missing))}")
+    rows = [[what, ours(figures[name]), verdict(figures[name]), link(figures[name]["chapter"])]
+            for name, what in sources["own"].items()]
+    return table(["figure", "ours", "range", "chapter"], rows)
+
+
+def machines(records):
+    """Return the table of where and how long each chapter ran."""
+    rows = [[link(chapter), run["machine"]["processor"], run["machine"]["GPU"], run["machine"]["Python"], run["machine"]["torch"],
+             f"{run['seconds']:,}"] for chapter, run in sorted(records.items())]
+    return table(["chapter", "processor", "GPU", "Python", "torch", "seconds"], rows)
+
+
+def filled(page, name, content):
+    """Return the page with new content between the marks of that name."""
+    marks = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)", re.DOTALL)
+    if not marks.search(page):
+        sys.exit(f"error: {PAGE.name} has no marks for {name!r}")
+    return marks.sub(lambda found: f"{found[1]}\n{content}\n\n{found[2]}", page)
+
+
+def main():
+    sources, records = load()
+    figures = by_name(records)
+    page = PAGE.read_text(encoding="utf-8")
+    page = filled(page, "comparison", "\n\n".join(comparison(group, figures) for group in sources["figures"]))
+    page = filled(page, "own", own(sources, figures))
+    page = filled(page, "machines", machines(records))
+    PAGE.write_text(page, encoding="utf-8")
+    print(f"{PAGE.relative_to(ROOT)} shows {len(figures)} figures of {len(records)} chapters")
+
+
+if __name__ == "__main__":
+    main()
