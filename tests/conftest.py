@@ -16,12 +16,21 @@ CHAPTERS = [path for path in NOTEBOOKS if path.name[0].isdigit()]
 os.environ["VAE_TUTORIAL_SOURCE"] = "sample"
 os.environ["TQDM_DISABLE"] = "1"
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Two workers with one thread each are faster than two that fight for the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Examples are drawn the same way on each run, so that a failure in CI is seen again at home.
 settings.register_profile("course", derandomize=True, deadline=None, database=None)
 settings.load_profile("course")
 
 sys.path.insert(0, str(ROOT / "tools"))
+
+
+def pytest_collection_modifyitems(items):
+    """Keep the tests of a file on one worker, so that what they share is made once; but notebooks run side by side."""
+    for item in items:
+        if item.originalname != "test_notebook_runs":
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def run_process(*command, timeout, cwd=ROOT, **environment):

@@ -293,4 +293,4 @@ def test_pictures_that_cannot_be_drawn(arguments, message):
 
 def test_class_colours_are_those_of_the_style_sheet():
     with plt.style.context("vae_tutorial.static.style"):
-        assert [f"#{color}" for color in plt.rcParams["axes.prop_cycle"].by_key()["color"]] == list(CLASS_COLORS)
+        assert plt.rcParams["axes.prop_cycle"].by_key()["color"] == list(CLASS_COLORS)
