@@ -280,7 +280,7 @@ def summarize(table, by, columns, level=0.95):
         parts |= {column: means[column], f"{column} ±": spreads[column] * factor}
     return pd.DataFrame(parts).assign(runs=runs)
 
-# %% ../nbs/07_sweeps.ipynb #ec38985e
+# %% ../nbs/07_sweeps.ipynb #63010030
 def _wide(values):
     """Whether positive numbers span so much that a logarithmic axis shows them better."""
     return min(values) > 0 and max(values) / min(values) > 10
@@ -348,6 +348,7 @@ def plot_rate_distortion(table, by="beta", rate="kl", distortion="reconstruction
     ax.errorbar(means[rate], means[distortion], means[f"{distortion} ±"].fillna(0), means[f"{rate} ±"].fillna(0), fmt="o-", ms=4)
     for value, r, d in zip(means.index, means[rate], means[distortion]):
         ax.annotate(f"{value:g}" if isinstance(value, float) else str(value), (r, d), xytext=(5, 5), textcoords="offset points")
+    ax.margins(0.08)
     lowest = (means[rate] + means[distortion]).min()
     limits = ax.get_xlim(), ax.get_ylim()
     ax.axline((0, lowest), slope=-1, color="0.6", ls="--", lw=1, label=f"−ELBO {lowest:.1f}")
