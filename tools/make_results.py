@@ -6,9 +6,12 @@ from pathlib import Path
 
 import yaml
 
+from vae_tutorial.training import about_pretrained
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "book" / "results"
 PAGE = ROOT / "nbs" / "results.md"
+PRETRAINED = ROOT / "vae_tutorial" / "pretrained" / "index.json"
 
 
 def load():
@@ -76,6 +79,23 @@ def own(sources, figures):
     return table(["figure", "ours", "range", "chapter"], rows)
 
 
+def models():
+    """Return the table of the models that the package ships, with their figures on the test set."""
+    rows = []
+    for name in json.loads(PRETRAINED.read_text(encoding="utf-8")):
+        about = about_pretrained(name)
+        found = {key: number(value) for key, value in about["metrics"].items()}
+        if "loss" in found:
+            figures = [f"{found['loss']} ± {found['loss_error']}", found["distortion"], found["rate"], found["reconstruction"],
+                       about["metrics"]["active_units"], f"{found['nll']} ({found['loss_of_these']} on {about['metrics']['nll_images']} images)"]
+        else:
+            figures = ["", "", "", found["reconstruction"], "", ""]
+        minutes = sum(epoch.seconds for epoch in about["history"]) / 60
+        rows.append([f"`{name}`", about["recipe"]["data"], *figures, about["recipe"]["epochs"], number(minutes)])
+    return table(["name", "data", "−ELBO", "distortion", "rate", "reconstruction at the code", "active", "NLL, 5,000 draws (−ELBO)",
+                  "epochs", "minutes"], rows)
+
+
 def machines(records):
     """Return the table of where and how long each chapter ran."""
     rows = [[link(chapter), run["machine"]["processor"], run["machine"]["GPU"], run["machine"]["Python"], run["machine"]["torch"],
@@ -97,6 +117,7 @@ def main():
     page = PAGE.read_text(encoding="utf-8")
     page = filled(page, "comparison", "\n\n".join(comparison(group, figures) for group in sources["figures"]))
     page = filled(page, "own", own(sources, figures))
+    page = filled(page, "models", models())
     page = filled(page, "machines", machines(records))
     PAGE.write_text(page, encoding="utf-8")
     print(f"{PAGE.relative_to(ROOT)} shows {len(figures)} figures of {len(records)} chapters")
