@@ -356,7 +356,7 @@ def plot_rate_distortion(table, by="beta", rate="kl", distortion="reconstruction
     ax.legend()
     return ax
 
-# %% ../nbs/07_sweeps.ipynb #2665bd19
+# %% ../nbs/07_sweeps.ipynb #b4701454
 FACTORS = {"shape": 3, "size": 4, "x": 8, "y": 8, "angle": 8}       # how many values each has
 
 
@@ -375,9 +375,9 @@ def _hook(u, v):
     return torch.minimum(upright, foot)
 
 
-_OUTLINES = (_triangle, _half_disc, _hook)        # signed distance, negative inside; none looks the same after a turn
+_OUTLINES = (_triangle, _half_disc, _hook)
 
-
+# %% ../nbs/07_sweeps.ipynb #b17110a9
 def _draw(factors):
     """Grey images, uint8 (N, 1, 28, 28), of factors, int64 (N, 5)."""
     kind, size, x, y, angle = factors[:, :, None, None].unbind(1)
