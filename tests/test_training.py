@@ -520,3 +520,8 @@ def test_reconstructions_are_redrawn_after_every_epoch(data, monkeypatch):
     pictures = [figure.axes[0].images[0].get_array() for figure in shown]
     assert len(pictures) == 3 and (pictures[0] != pictures[2]).any()
     assert not plt.get_fignums()
+
+
+def test_a_model_with_a_history_of_no_epochs_is_saved_and_loaded(tmp_path):
+    save_model(VAE((1, 2, 2), (3,), 2), tmp_path / "model.safetensors", History(ended="diverged"))
+    assert load_model(tmp_path / "model.safetensors")[1] == History(ended="diverged")

@@ -71,9 +71,11 @@ def comparison(group, figures):
 def own(sources, figures):
     """Return the table of the figures that stand beside no published one."""
     beside = {row["record"] for group in sources["figures"] for row in group["rows"]}
-    missing = figures.keys() - beside - sources["own"].keys()
+    unknown, missing = figures.keys() - beside - sources["own"].keys(), sources["own"].keys() - figures.keys()
+    if unknown:
+        sys.exit(f"error: book/results/sources.yml does not say what these are: {', '.join(sorted(unknown))}")
     if missing:
-        sys.exit(f"error: book/results/sources.yml does not say what these are: {', '.join(sorted(missing))}")
+        sys.exit(f"error: no chapter has recorded these on the full data: {', '.join(sorted(missing))}")
     rows = [[what, ours(figures[name]), verdict(figures[name]), link(figures[name]["chapter"])]
             for name, what in sources["own"].items()]
     return table(["figure", "ours", "range", "chapter"], rows)

@@ -427,7 +427,7 @@ def shapes(n_train=54_000, n_val=6_000, n_test=10_000, seed=0):
     split = np.repeat(list(sizes), list(sizes.values()))
     return data, pd.DataFrame(drawn, columns=list(FACTORS), index=pd.Index(split, name="split"))
 
-# %% ../nbs/07_sweeps.ipynb #36b1d476
+# %% ../nbs/07_sweeps.ipynb #323c872b
 def _in_bins(codes, bins):
     """Number of the bin, of equal widths from the lowest to the highest code, dimension by dimension."""
     low, high = codes.min(0), codes.max(0)
@@ -477,7 +477,7 @@ def mutual_information(codes, factors, bins=20):
             answer[dim, column] = _entropy(joint.sum(0)) + _entropy(joint.sum(1)) - _entropy(joint)
     return pd.DataFrame(answer.clip(min=0), columns=factors.columns)
 
-
+# %% ../nbs/07_sweeps.ipynb #bb683994
 def mig(codes, factors, bins=20):
     """Mutual information gap: how far the best dimension for a factor is ahead of the second, averaged over the factors.
 

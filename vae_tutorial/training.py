@@ -298,7 +298,7 @@ def _read(path):
     except (safetensors.SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
         raise ValueError(f"{path} is damaged or no file of this package ({error})") from error
 
-# %% ../nbs/02_training.ipynb #dd6b449b
+# %% ../nbs/02_training.ipynb #e1f68337
 def save_model(model, path, history=None, **notes):
     """Write a model's weights, with what is needed to build it again and the history of its training.
 
@@ -313,7 +313,7 @@ def save_model(model, path, history=None, **notes):
     **notes : optional
         Whatever else is worth keeping in the file, as far as JSON can say it.
     """
-    notes |= dict(model=type(model).__name__, config=model.config, history=history and asdict(history),
+    notes |= dict(model=type(model).__name__, config=model.config, history=None if history is None else asdict(history),
                   version=vae_tutorial.__version__, torch=torch.__version__)
     _write(Path(path), {k: v.contiguous() for k, v in model.state_dict().items()}, notes)
 
