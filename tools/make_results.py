@@ -54,7 +54,7 @@ def verdict(figure):
 
 
 def link(chapter):
-    return f"{{doc}}`{chapter}`"
+    return f"{{doc}}`{int(chapter[:2])} <{chapter}>`"
 
 
 def comparison(group, figures):
