@@ -1,0 +1,141 @@
+// What the explorers share: elements, images, and controls linked to the explorer's state in the browser.
+
+/** An HTML element with attributes, and with children that are elements or texts. */
+function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+}
+
+/** The root of an explorer: its parts are laid out by the room that it has. */
+const frame = (kind, ...parts) => element("div", { class: "vae-explorer" }, element("div", { class: `vae-${kind}` }, ...parts));
+
+/** A canvas of one pixel an image's pixel, read out to those who do not see it by `label`. */
+function imageCanvas([height, width], label) {
+  return element("canvas", { class: "vae-image", role: "img", "aria-label": label, width, height });
+}
+
+/** Draw intensities as ink on paper: 0 is white, 1 is black, as in the figures of the course. */
+function paint(canvas, intensities) {
+  const context = canvas.getContext("2d"), picture = context.createImageData(canvas.width, canvas.height);
+  const pixels = new Uint32Array(picture.data.buffer);
+  for (let i = 0; i < pixels.length; i++) {
+    const grey = 255 - Math.round(255 * intensities[i]);
+    pixels[i] = 0xff000000 | (grey << 16) | (grey << 8) | grey;
+  }
+  context.putImageData(picture, 0, 0);
+}
+
+/** An address under which the page can show bytes of a PNG; given back with the view. */
+function pictureAddress(bytes, signal) {
+  const address = URL.createObjectURL(new Blob([bytes], { type: "image/png" }));
+  signal.addEventListener("abort", () => URL.revokeObjectURL(address));
+  return address;
+}
+
+/** The images of a PNG that holds them side by side, as intensities. */
+async function unpackImages(bytes, [height, width]) {
+  const sheet = await createImageBitmap(new Blob([bytes], { type: "image/png" }));
+  const canvas = element("canvas", { width: sheet.width, height: sheet.height });
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(sheet, 0, 0);
+  const columns = sheet.width / width;
+  return Array.from({ length: columns * (sheet.height / height) }, (_, i) => {
+    const { data } = context.getImageData((i % columns) * width, Math.floor(i / columns) * height, width, height);
+    return Float32Array.from({ length: height * width }, (_, pixel) => data[4 * pixel] / 255);
+  });
+}
+
+/** The bytes that a DataView shows. */
+const bytes = (view) => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+
+/** Rows of `columns` numbers from a DataView of float32. */
+function unpackRows(view, columns) {
+  const numbers = new Float32Array(bytes(view).slice().buffer);
+  return Array.from({ length: numbers.length / columns }, (_, row) => numbers.subarray(row * columns, (row + 1) * columns));
+}
+
+/** The model that a reference of ipywidgets stands for. */
+const dereference = (model, reference) => model.widget_manager.get_model(reference.slice("IPY_MODEL_".length));
+
+/** The decode function of the explorer's `decoder`. */
+async function openDecoder(model) {
+  const decoder = await dereference(model, model.get("decoder"));
+  return buildDecoder(decoder.attributes);
+}
+
+/** Put the view of an ipywidgets control into `slot`; returns the control's model. */
+async function placeControl(model, reference, slot, signal) {
+  const control = await dereference(model, reference);
+  const view = await model.widget_manager.create_view(control);
+  signal.addEventListener("abort", () => view.remove());
+  slot.append(view.el);
+  // ipywidgets names sliders with a text that screen readers do not connect to the handle
+  view.el.querySelector("[role=slider]")?.setAttribute("aria-label", slot.getAttribute("aria-label") ?? control.get("description"));
+  return control;
+}
+
+/** Keep `key` of a control equal to what `read()` gives, and call `write` with what the reader sets; returns the update. */
+function link(control, key, read, write, signal) {
+  const onChange = () => { if (control.get(key) !== read()) write(control.get(key)); };
+  const update = () => { control.set(key, read()); control.save_changes(); };
+  control.on(`change:${key}`, onChange);
+  signal.addEventListener("abort", () => control.off(`change:${key}`, onChange));
+  update();
+  return update;
+}
+
+/** Set one trait of the explorer, here and in Python. */
+function assign(model, name, value) {
+  model.set(name, value);
+  model.save_changes();
+}
+
+/** Draw now and whenever one of the traits changes. */
+function redraw(model, traits, draw) {
+  traits.forEach((name) => model.on(`change:${name}`, draw));
+  draw();
+}
+
+/** A heading above a part of an explorer. */
+const heading = (text) => element("p", { class: "vae-heading" }, text);
+
+/** A button that shows an image. */
+function imageButton(intensities, shape, name, action) {
+  const canvas = imageCanvas(shape, "");
+  paint(canvas, intensities);
+  const made = button("", action, { class: "vae-thumbnail", "aria-label": name, title: name });
+  made.append(canvas);
+  return made;
+}
+
+/** The names of the classes in their colours. */
+function legend(names, colors) {
+  return element("ul", { class: "vae-legend" }, ...names.map((name, i) =>
+    element("li", {}, element("span", { class: "vae-swatch", style: `background: ${colors[i]}` }), name)));
+}
+
+/** Draw a dot for each point of a plane that reaches from -reach to reach; a canvas has its origin at the top left. */
+function drawPoints(canvas, points, colors, reach, radius = 4) {
+  const context = canvas.getContext("2d"), half = canvas.width / 2;
+  context.clearRect(0, 0, canvas.width, canvas.height);
+  points.forEach(([x, y], i) => {
+    context.fillStyle = colors[i];
+    context.beginPath();
+    context.arc(half * (1 + x / reach), half * (1 - y / reach), radius, 0, 7);
+    context.fill();
+  });
+}
+
+/** A button for what needs no state of its own. */
+function button(text, action, attributes = {}) {
+  const made = element("button", { type: "button", class: "vae-button", ...attributes }, text);
+  made.addEventListener("click", action);
+  return made;
+}
+
+const clamp = (value, reach) => Math.max(-reach, Math.min(reach, value));
+
+/** A draw from the standard normal (Box and Muller, 1958). */
+const gaussian = () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
