@@ -9,7 +9,8 @@ ARGS ?=
 PY := .venv/bin/python
 SITE := _build/html/index.html
 SITE_SOURCES := settings.ini tools/build_site.py tools/fetch_assets.py book/assets/package-lock.json \
-	$(wildcard nbs/*.ipynb nbs/*.md nbs/*.bib nbs/images/* book/*.yml book/_ext/*.py book/static/*.* vae_tutorial/*.py)
+	$(wildcard nbs/*.ipynb nbs/*.md nbs/*.bib nbs/images/* book/*.yml book/_ext/*.py book/static/*.* \
+	book/static/widgets/*.js vae_tutorial/*.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help course site test reproduce pretrained results clean distclean
@@ -37,7 +38,7 @@ results: .venv/.ready  ## write the results page anew from the stored records
 	@$(PY) tools/make_results.py
 
 clean:  ## remove what was built, keep the installed packages
-	rm -rf _build _proc _docs build dist book/static/mathjax .pytest_cache .hypothesis
+	rm -rf _build _proc _docs build dist book/static/mathjax book/static/widgets/manager .pytest_cache .hypothesis
 	find tests tools book/_ext vae_tutorial -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean  ## remove the installed packages too

@@ -39,7 +39,7 @@ setup(
     ],
     python_requires=f">={settings['min_python']}",
     packages=[settings["lib_name"]],
-    package_data={settings["lib_name"]: ["samples/*", "pretrained/*", "static/*", "py.typed"]},
+    package_data={settings["lib_name"]: ["samples/*", "pretrained/*", "static/*", "static/explorers/*", "py.typed"]},
     install_requires=settings["requirements"].split(),
     extras_require={"dev": settings["dev_requirements"].split()},
     # nbdev finds the index of exported names through this entry point

@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
@@ -25,12 +26,17 @@ settings.load_profile("course")
 
 sys.path.insert(0, str(ROOT / "tools"))
 
+Visit = namedtuple("Visit", "page complaints")
+
 
 def pytest_collection_modifyitems(items):
-    """Keep the tests of a file on one worker, so that what they share is made once; but notebooks run side by side."""
+    """Keep the tests of a file, and all that look at the site, on one worker, so that what they share is made once.
+
+    Notebooks run side by side.
+    """
     for item in items:
         if item.originalname != "test_notebook_runs":
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+            item.add_marker(pytest.mark.xdist_group("site" if "site" in item.fixturenames else item.path.stem))
 
 
 def run_process(*command, timeout, cwd=ROOT, **environment):
@@ -63,3 +69,40 @@ def tree_copy(tmp_path):
     for name in ("settings.ini", "_quarto.yml"):
         shutil.copyfile(ROOT / name, tmp_path / name)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Return a headless Chromium."""
+    import chromium
+    from playwright.sync_api import sync_playwright
+
+    try:
+        path = chromium.find_or_install()
+    except chromium.NoChromium as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"CI must look at the site: {error}", pytrace=False)
+        pytest.skip(str(error))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=chromium.FLAGS)
+        yield browser
+        browser.close()
+
+
+def watched_page(browser, address, viewport, scheme="light"):
+    """Return an empty page that reaches no other address, with the list of everything that goes wrong on it."""
+    def fulfil(route):
+        if route.request.url.startswith((address, "data:", "blob:")):
+            return route.continue_()
+        complaints.append(f"a request to another host: {route.request.url}")
+        return route.abort()
+
+    size = dict(zip(("width", "height"), viewport))
+    context, complaints = browser.new_context(viewport=size, color_scheme=scheme), []
+    page = context.new_page()
+    context.route("**/*", fulfil)
+    page.on("console", lambda message: message.type in ("error", "warning") and complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(f"script error: {error}"))
+    page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
+    page.on("response", lambda answer: answer.status >= 400 and complaints.append(f"{answer.status}: {answer.url}"))
+    return Visit(page, complaints)

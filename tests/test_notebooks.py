@@ -96,6 +96,43 @@ def test_outputs_that_no_reader_should_see_are_refused(output, reason):
         execute_notebooks.check_outputs(notebook, "page.ipynb")
 
 
+def stored_widgets(path):
+    """Return the models of the widgets that a notebook stores, by their ids."""
+    metadata = json.loads(path.read_text(encoding="utf-8"))["metadata"]
+    return metadata.get("widgets", {}).get(execute_notebooks.STATE, {}).get("state", {})
+
+
+def test_shown_widgets_are_stored_under_the_same_ids_in_each_run(workshop):
+    path = workshop("import anywidget, traitlets\nfrom ipywidgets import FloatSlider, HBox, IntSlider\nIntSlider()\n0",
+                    "class Tiny(anywidget.AnyWidget):\n    _esm = 'export default {}'\n"
+                    "    weights = traitlets.Bytes(b'abc').tag(sync=True)\nunused = Tiny()",
+                    "HBox([Tiny(), FloatSlider(0.25)])")
+    execute_notebooks.execute(path, timeout=60)
+    first = path.read_bytes()
+    models = stored_widgets(path)
+    # each with its layout, the slider with its style too
+    assert sorted(model["model_name"] for model in models.values()) == [
+        "AnyModel", "FloatSliderModel", "HBoxModel", "LayoutModel", "LayoutModel", "LayoutModel", "SliderStyleModel"]
+    assert [model["buffers"][0]["data"] for model in models.values() if "buffers" in model] == ["YWJj"]
+    shown = nbformat.read(path, 4).cells[2].outputs[0].data[execute_notebooks.VIEW]["model_id"]
+    children = {name.removeprefix("IPY_MODEL_") for name in models[shown]["state"]["children"]}
+    assert {models[name]["model_name"] for name in children} == {"AnyModel", "FloatSliderModel"}
+    execute_notebooks.execute(path, timeout=60)
+    assert path.read_bytes() == first
+
+
+def test_widgets_that_no_output_shows_are_not_stored(workshop):
+    path = workshop("from ipywidgets import IntSlider\nslider = IntSlider()\nslider.value")
+    execute_notebooks.execute(path, timeout=60)
+    assert not stored_widgets(path)
+
+
+def test_path_in_the_state_of_a_widget_is_refused(workshop):
+    path = workshop(f"import anywidget\nclass Tiny(anywidget.AnyWidget):\n    _esm = 'export default {{}}; // from {ROOT}'\nTiny()")
+    with pytest.raises(execute_notebooks.Refused, match=r"page\.ipynb: the state of its AnyModel holds a path"):
+        execute_notebooks.execute(path, timeout=60)
+
+
 def test_interrupted_run_leaves_the_notebook_as_it_was(workshop, tmp_path):
     started = tmp_path / "started"
     path = workshop(f"import pathlib, time; pathlib.Path({str(started)!r}).touch(); time.sleep(60)")

@@ -1,21 +1,20 @@
 """The site, built as `make site` builds it and looked at in headless Chromium."""
 import importlib
 import io
-import os
 import re
 import shutil
 import subprocess
 import sys
 import threading
-from collections import namedtuple
 from functools import lru_cache
 
 import chromium
+import execute_notebooks
 import nbformat
 import pytest
-from conftest import CHAPTERS, NOTEBOOKS, ROOT, run_process
+from conftest import CHAPTERS, NOTEBOOKS, ROOT, Visit, run_process, watched_page
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
-from playwright.sync_api import sync_playwright
 from serve_site import make_server
 
 from vae_tutorial import __version__
@@ -24,8 +23,6 @@ PAGES = [path.stem for path in NOTEBOOKS] + ["api", "references"]
 GENERATED = ["search", "genindex", "py-modindex"]
 PHONE = (390, 844)        # width and height of the window
 DESK = (1300, 1000)
-
-Visit = namedtuple("Visit", "page complaints")
 
 
 @pytest.fixture(scope="session")
@@ -46,39 +43,11 @@ def address(site):
 
 
 @pytest.fixture(scope="session")
-def browser():
-    """Return a headless Chromium."""
-    try:
-        path = chromium.find_or_install()
-    except chromium.NoChromium as error:
-        if os.environ.get("CI"):
-            pytest.fail(f"CI must look at the site: {error}", pytrace=False)
-        pytest.skip(str(error))
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=chromium.FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="session")
 def visit(browser, address):
     """Return a function that opens a page of the site and records everything that goes wrong on it."""
-    def fulfil(route, complaints):
-        if route.request.url.startswith((address, "data:", "blob:")):
-            return route.continue_()
-        complaints.append(f"a request to another host: {route.request.url}")
-        return route.abort()
-
-    def open_page(name, viewport=DESK, scheme="light"):
-        size = dict(zip(("width", "height"), viewport))
-        context, complaints = browser.new_context(viewport=size, color_scheme=scheme), []
-        page = context.new_page()
-        context.route("**/*", lambda route: fulfil(route, complaints))
-        page.on("console", lambda message: message.type in ("error", "warning") and complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(f"script error: {error}"))
-        page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
-        page.on("response", lambda answer: answer.status >= 400 and complaints.append(f"{answer.status}: {answer.url}"))
-        page.goto(f"{address}{name}.html")
+    def open_page(name, viewport=DESK, scheme="light", base=address):
+        page, complaints = watched_page(browser, base, viewport, scheme)
+        page.goto(f"{base}{name}.html")
         page.wait_for_load_state("networkidle")
         return Visit(page, complaints)
 
@@ -145,8 +114,9 @@ def test_picture_has_the_text_that_its_cell_gives(opened):
     for path in CHAPTERS:
         code = "\n".join(cell.source for cell in nbformat.read(path, 4).cells)
         texts = re.findall(r"^#\|\s*fig-alt:\s*(.*)$", code, re.MULTILINE)
-        shown = opened(path.stem).page.locator(".cell_output img").evaluate_all("all => all.map(i => i.alt)")
-        assert shown and set(shown) <= set(texts)
+        pictures = opened(path.stem).page.locator(".cell_output img:not(.explorer img)")
+        shown = pictures.evaluate_all("all => all.map(i => i.alt)")
+        assert bool(shown) == bool(texts) and set(shown) <= set(texts)
 
 
 def test_solution_opens_at_a_click(visit):
@@ -220,6 +190,112 @@ def test_dark_tables_are_readable(opened):
         cells = page.locator("table.dataframe :is(td, th)")
         colours = cells.evaluate_all("all => all.map(c => getComputedStyle(c).color)")
         assert all(sum(map(int, re.findall(r"\d+", colour)[:3])) > 450 for colour in colours)
+
+
+WIDGET = '''
+import anywidget
+from ipywidgets import FloatSlider, Widget, widget_serialization
+from traitlets import Bytes, Instance
+
+class Tiny(anywidget.AnyWidget):
+    """Shows the value of its slider and the number of its weights."""
+    _esm = """
+    async function render({ model, el }) {
+      const slider = await model.widget_manager.get_model(model.get("slider").replace("IPY_MODEL_", ""));
+      const number = document.createElement("output");
+      const show = () => { number.textContent = `${slider.get("value")} with ${model.get("weights").byteLength}`; };
+      slider.on("change:value", show);
+      show();
+      el.append((await model.widget_manager.create_view(slider)).el, number);
+      el.classList.add("vae-explorer");
+    }
+    export default { render };
+    """
+    slider = Instance(Widget).tag(sync=True, **widget_serialization)
+    weights = Bytes(b"abc").tag(sync=True)
+
+    def _repr_mimebundle_(self, **options):
+        data, metadata = super()._repr_mimebundle_(**options)
+        style = "--wide: 300px; --narrow: 400px"
+        return data | {"text/html": f'<figure class="vae-still" style="{style}"><figcaption>Still</figcaption></figure>'}, metadata
+
+Tiny(slider=FloatSlider(0.5, step=0.25, description="height"))
+'''
+
+
+@pytest.fixture(scope="session")
+def widget_site(site, tmp_path_factory):
+    """Return the folder of a site of two pages, one of them in a sub-folder and with a widget."""
+    folder = tmp_path_factory.mktemp("widgets")
+    for name in ("book", "tools"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
+    shutil.copyfile(ROOT / "settings.ini", folder / "settings.ini")
+    pages = folder / "nbs" / "pages"
+    pages.mkdir(parents=True)
+    shutil.copyfile(ROOT / "nbs" / "references.bib", folder / "nbs" / "references.bib")
+    (folder / "nbs" / "index.md").write_text("# A page without widgets\n")
+    (folder / "book" / "_toc.yml").write_text("format: jb-book\nroot: index\nchapters:\n  - file: pages/widget\n")
+    cells = [new_markdown_cell("# A page with a widget"), new_code_cell(WIDGET)]
+    nbformat.write(new_notebook(cells=cells), pages / "widget.ipynb")
+    notebook, _ = execute_notebooks.run(pages / "widget.ipynb", timeout=60)
+    execute_notebooks.store(notebook, pages / "widget.ipynb")
+    run_process(folder / "tools" / "build_site.py", "--out", folder / "html", timeout=240)
+    return folder / "html"
+
+
+@pytest.fixture(scope="session", params=["http", "file"])
+def widget_address(request, widget_site):
+    """Return the address of the site with a widget: served, or opened from the disk."""
+    if request.param == "file":
+        yield f"{widget_site.as_uri()}/"
+        return
+    server = make_server(widget_site, port=0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+
+
+@pytest.mark.parametrize("viewport, height", [(DESK, 300), (PHONE, 400)], ids=["desk", "phone"])
+def test_widget_is_alive_in_the_place_of_its_picture(visit, widget_address, viewport, height):
+    page, complaints = visit("pages/widget", viewport, "dark", base=widget_address)
+    page.wait_for_selector(".explorer .vae-explorer")
+    assert page.locator(".vae-explorer").count() == page.locator(".vae-still").count() == 1
+    assert not page.locator(".vae-still").is_visible()
+    assert page.inner_text(".vae-explorer output") == "0.5 with 3"
+    page.focus(".vae-explorer .noUi-handle")
+    page.keyboard.press("ArrowRight")
+    assert page.inner_text(".vae-explorer output") == "0.75 with 3"
+    assert page.locator(".explorer").bounding_box()["height"] == height
+    assert width_of_overflow(page) <= 0
+    assert not complaints
+
+
+def test_widget_is_readable_in_the_dark(visit, widget_address):
+    page, _ = visit("pages/widget", scheme="dark", base=widget_address)
+    page.wait_for_selector(".vae-explorer")
+    colours = page.evaluate("""["color", "backgroundColor"].map(name => [".vae-explorer label", ".widget-subarea"].map(
+        where => getComputedStyle(document.querySelector(where))[name]))""")
+    (text, _), (_, ground) = colours
+    assert sum(map(int, re.findall(r"\d+", text)[:3])) > 450 and ground == "rgba(0, 0, 0, 0)"
+
+
+def test_widget_has_a_picture_where_no_script_runs(browser, widget_address):
+    page = browser.new_context(java_script_enabled=False).new_page()
+    page.goto(f"{widget_address}pages/widget.html")
+    assert page.inner_text(".vae-still") == "Still" and page.locator(".vae-still").is_visible()
+    assert page.locator(".explorer").bounding_box()["height"] == 300
+
+
+def test_widget_scripts_are_loaded_only_where_there_are_widgets(visit, widget_address):
+    scripts = {name: visit(name, base=widget_address).page.locator("script[src*='/widgets/']").count()
+               for name in ("index", "pages/widget")}
+    assert scripts["index"] == 0 and scripts["pages/widget"] > 0
+
+
+def test_downloaded_notebook_keeps_its_widgets(widget_site):
+    source = nbformat.read(widget_site / "_sources" / "pages" / "widget.ipynb", 4)
+    shown = source.cells[1].outputs[0].data[execute_notebooks.VIEW]["model_id"]
+    assert execute_notebooks.widget_models(source)[shown]["model_name"] == "AnyModel"
 
 
 def test_site_is_served_and_a_busy_port_is_named(site):

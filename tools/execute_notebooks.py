@@ -2,7 +2,8 @@
 
 Cells marked `#| eval: false`, or with one of nbdev's test flags, are not run and keep the outputs they have. A notebook is
 written when it has run to its end and its outputs can be shown to readers: no error, no warning, no path of
-this machine. Until then, and when the run is interrupted, it stays as it was. The figures that it names with `expect(record=...)`
+this machine. Until then, and when the run is interrupted, it stays as it was. The state of the widgets that it shows is
+stored with it, under ids that are the same in each run. The figures that it names with `expect(record=...)`
 go to book/results/records.json when they come from the full data.
 """
 import argparse
@@ -28,6 +29,10 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "nbs"
 WORK = ROOT / "_build" / "reproduce"
 RECORDS = ROOT / "book" / "results" / "records.json"
+VIEW = "application/vnd.jupyter.widget-view+json"
+STATE = "application/vnd.jupyter.widget-state+json"
+MODEL_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
+DATA_URI = re.compile(r"data:[\w/+.-]+;base64,[\w+/=]+")
 DIRECTIVE = re.compile(r"^\s*#\s*\|\s*([\w-]+)\s*:?\s*(.*?)\s*$", re.MULTILINE)
 
 
@@ -61,15 +66,20 @@ def texts(output):
             yield content if isinstance(content, str) else json.dumps(content)
 
 
+def path_in(text):
+    """Return a folder of this machine that a text names, None where it names none; embedded pictures are left out."""
+    text = DATA_URI.sub("", text)
+    return next((path for path in machine_paths() if re.search(re.escape(path) + r"(?![\w.-])", text)), None)
+
+
 def why_not(output):
     """Say why an output cannot be stored, None where it can."""
     if output.output_type == "error":
         return f"it raises {output.ename}: {output.evalue}"
     if output.get("name") == "stderr":
         return f"it writes on standard error: {output.text.strip()[:300]}"
-    text = "\n".join(texts(output))
-    return next((f"its output holds a path of this machine: {path}" for path in machine_paths()
-                 if re.search(re.escape(path) + r"(?![\w.-])", text)), None)
+    path = path_in("\n".join(texts(output)))
+    return path and f"its output holds a path of this machine: {path}"
 
 
 def check_outputs(notebook, name):
@@ -79,12 +89,50 @@ def check_outputs(notebook, name):
             reason = why_not(output)
             if reason:
                 raise Refused(f"{name}, cell {number} ({first_line(cell)!r}): {reason}")
+    for widget in widget_models(notebook).values():
+        path = path_in(json.dumps(widget["state"]))
+        if path:
+            raise Refused(f"{name}: the state of its {widget['model_name']} holds a path of this machine: {path}")
 
 
 def first_line(cell):
     """Return the first line of a cell that is code, to tell people which cell is meant."""
     lines = [line for line in cell.source.splitlines() if line.strip() and not DIRECTIVE.match(line)]
     return lines[0] if lines else ""
+
+
+def widget_models(notebook):
+    """Return the stored models of a notebook's widgets by their ids."""
+    return notebook.metadata.get("widgets", {}).get(STATE, {}).get("state", {})
+
+
+def shown_models(notebook):
+    """Return the ids of the models that the outputs show and of all that these refer to, in order of appearance.
+
+    A link made by `jslink` is not among them: nothing refers to it.
+    """
+    models = widget_models(notebook)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    waiting = [output.data[VIEW]["model_id"] for output in outputs if VIEW in output.get("data", {})]
+    shown = []
+    while waiting:
+        name = waiting.pop(0)
+        if name in models and name not in shown:
+            shown.append(name)
+            waiting += MODEL_ID.findall(json.dumps(models[name]["state"], sort_keys=True))
+    return shown
+
+
+def settle_widgets(notebook, salt):
+    """Return the notebook with only the models that it shows, their random ids replaced by digests of `salt` and order."""
+    shown = shown_models(notebook)
+    if not shown:
+        notebook.metadata.pop("widgets", None)
+        return notebook
+    notebook.metadata.widgets[STATE].state = {name: widget_models(notebook)[name] for name in shown}
+    stable = {name: hashlib.md5(f"{salt}-{number}".encode()).hexdigest() for number, name in enumerate(shown)}
+    text = MODEL_ID.sub(lambda match: stable.get(match[0], match[0]), nbformat.writes(notebook))
+    return nbformat.reads(text, 4)
 
 
 def kernel_environment(folder):
@@ -116,7 +164,7 @@ def run(path, timeout):
         # Sockets in the file system, because a kernel that listens on a port warns about it.
         config = Config({"KernelManager": {"transport": "ipc", "ip": f"{folder}/kernel"}})
         client = Client(notebook, timeout=timeout, kernel_name="python3", record_timing=False, config=config,
-                        store_widget_state=False, coalesce_streams=True,
+                        store_widget_state=True, coalesce_streams=True,
                         resources={"metadata": {"path": str(NOTEBOOKS)}})
         try:
             execute_in_thread(client, kernel_environment(folder))
@@ -124,6 +172,7 @@ def run(path, timeout):
             raise Refused(f"{path.name}: {error}") from None
         records = Path(folder, "records.jsonl")
         figures = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()] if records.exists() else []
+    notebook = settle_widgets(notebook, path.stem)
     check_outputs(notebook, path.name)
     return notebook, figures
 

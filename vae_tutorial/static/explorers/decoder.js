@@ -7,11 +7,10 @@ const HALF = Float32Array.from({ length: 1 << 16 }, (_, bits) => {
   return bits >> 15 ? -size : size;
 });
 
-/** Numbers of a DataView of float16, little endian, as a Float32Array. */
-function unpack(view) {
-  // a copy, for the view may begin at an odd byte
-  const halves = new Uint16Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
-  return Float32Array.from(halves, (bits) => HALF[bits]);
+/** Numbers of a text of float16 in base64, little endian, as a Float32Array. */
+function unpack(text) {
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  return Float32Array.from(new Uint16Array(bytes.buffer), (bits) => HALF[bits]);
 }
 
 const size = (shape) => shape.reduce((product, n) => product * n, 1);
@@ -106,8 +105,8 @@ const LAYERS = {
 };
 
 /** The function that decodes a code, an array of numbers, into intensities; its answer is valid until the next call. */
-function buildDecoder({ layers, weights: view, latent_dim }) {
-  const weights = unpack(view);
+function buildDecoder({ layers, weights: text, latent_dim }) {
+  const weights = unpack(text);
   let taken = 0;
   const take = (count) => weights.subarray(taken, taken += count);
   let shape = [latent_dim];

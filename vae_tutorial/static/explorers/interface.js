@@ -1,15 +1,29 @@
 // What the explorers share: elements, images, and controls linked to the explorer's state in the browser.
 
-/** An HTML element with attributes, and with children that are elements or texts. */
-function element(name, attributes = {}, ...children) {
-  const made = document.createElement(name);
+/** Give an element attributes, and children that are elements or texts. */
+function furnish(made, attributes, children) {
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
   made.append(...children);
   return made;
 }
 
-/** The root of an explorer: its parts are laid out by the room that it has. */
-const frame = (kind, ...parts) => element("div", { class: "vae-explorer" }, element("div", { class: `vae-${kind}` }, ...parts));
+/** An HTML element with attributes, and with children that are elements or texts. */
+const element = (name, attributes = {}, ...children) => furnish(document.createElement(name), attributes, children);
+
+/** An element of an SVG drawing. */
+const svgElement = (name, attributes = {}, ...children) =>
+  furnish(document.createElementNS("http://www.w3.org/2000/svg", name), attributes, children);
+
+/** A number as a text with two decimals and a true minus sign; what is rounded to zero has none. */
+const decimals = (value) => ((Math.round(value * 100) || 0) / 100).toFixed(2).replace("-", "−");
+
+/** The root of an explorer: its parts are laid out by the room that it has, and the keys pressed in it are its own. */
+function frame(kind, ...parts) {
+  const root = element("div", { class: "vae-explorer" }, element("div", { class: `vae-${kind}` }, ...parts));
+  // a notebook would take letters and arrows for its commands
+  root.addEventListener("keydown", (event) => { if (!event.ctrlKey && !event.metaKey && !event.altKey) event.stopPropagation(); });
+  return root;
+}
 
 /** A canvas of one pixel an image's pixel, read out to those who do not see it by `label`. */
 function imageCanvas([height, width], label) {
@@ -59,10 +73,10 @@ function unpackRows(view, columns) {
 /** The model that a reference of ipywidgets stands for. */
 const dereference = (model, reference) => model.widget_manager.get_model(reference.slice("IPY_MODEL_".length));
 
-/** The decode function of the explorer's `decoder`. */
+/** The decode function of the explorer's `decoder`, and the height and width of its images. */
 async function openDecoder(model) {
-  const decoder = await dereference(model, model.get("decoder"));
-  return buildDecoder(decoder.attributes);
+  const { attributes } = await dereference(model, model.get("decoder"));
+  return { decode: buildDecoder(attributes), shape: attributes.image_shape };
 }
 
 /** Put the view of an ipywidgets control into `slot`; returns the control's model. */
@@ -76,9 +90,11 @@ async function placeControl(model, reference, slot, signal) {
   return control;
 }
 
-/** Keep `key` of a control equal to what `read()` gives, and call `write` with what the reader sets; returns the update. */
+/** Keep the number `key` of a control equal to what `read()` gives, and call `write` with what the reader sets; returns the update. */
 function link(control, key, read, write, signal) {
-  const onChange = () => { if (control.get(key) !== read()) write(control.get(key)); };
+  // a slider rounds what it is given to its steps: that is no wish of the reader
+  const rounding = 0.501 * (control.get("step") ?? 0);
+  const onChange = () => { if (Math.abs(control.get(key) - read()) > rounding) write(control.get(key)); };
   const update = () => { control.set(key, read()); control.save_changes(); };
   control.on(`change:${key}`, onChange);
   signal.addEventListener("abort", () => control.off(`change:${key}`, onChange));

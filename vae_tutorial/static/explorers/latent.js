@@ -26,7 +26,6 @@ function latentPlane(model, moveTo, signal) {
   plane.addEventListener("keydown", (event) => {
     if (!WAYS[event.key]) return;
     event.preventDefault();
-    event.stopPropagation();      // or the notebook goes to another cell
     const step = (event.shiftKey ? 0.1 : 0.02) * reach;
     moveTo(model.get("z").map((value, axis) => value + step * WAYS[event.key][axis]));
   });
@@ -66,28 +65,29 @@ async function sliders(model, moveTo, signal) {
 }
 
 /** The images that the reader can start from. */
-async function starts(model, moveTo) {
+async function starts(model, shape, moveTo) {
   const codes = unpackRows(model.get("start_codes"), model.get("z").length);
   if (!codes.length) return [];
-  const images = await unpackImages(model.get("start_images"), model.get("image_shape"));
+  const images = await unpackImages(model.get("start_images"), shape);
   const names = model.get("start_names");
   const row = element("div", { class: "vae-thumbnails" }, ...codes.map((code, i) =>
-    imageButton(images[i], model.get("image_shape"), `Start from this image: ${names[i]}`, () => moveTo([...code]))));
-  return [heading("Start from an image"), row];
+    imageButton(images[i], shape, `Start from this image: ${names[i]}`, () => moveTo([...code]))));
+  return [element("div", { class: "vae-starts" }, heading("Start from an image"), row)];
 }
 
 async function render({ model, el, signal }) {
-  const decode = await openDecoder(model), reach = model.get("reach"), dimensions = model.get("z").length;
+  const { decode, shape } = await openDecoder(model), reach = model.get("reach"), dimensions = model.get("z").length;
   const moveTo = (z) => assign(model, "z", z.map((value) => clamp(value, reach)));
 
-  const canvas = imageCanvas(model.get("image_shape"), ""), readout = element("output", { class: "vae-readout" });
+  const canvas = imageCanvas(shape, ""), readout = element("output", { class: "vae-readout" });
   const buttons = element("div", { class: "vae-buttons" },
     button("Random", () => moveTo(model.get("z").map(gaussian)), { title: "a draw from the prior" }),
     button("Reset", () => moveTo(model.get("z").map(() => 0)), { title: "the middle of the prior" }));
   const plane = dimensions === 2 ? [latentPlane(model, moveTo, signal), ...await planeKey(model, signal)] : [];
   const root = frame(dimensions === 2 ? "latent" : "latent vae-many",
+    element("div", { class: "vae-shown" }, canvas, element("div", {}, readout, buttons)),
     element("div", { class: "vae-where" }, ...plane, await sliders(model, moveTo, signal)),
-    element("div", { class: "vae-what" }, canvas, readout, buttons, ...await starts(model, moveTo)));
+    ...await starts(model, shape, moveTo));
 
   redraw(model, ["z"], () => {
     const z = model.get("z");

@@ -1,0 +1,296 @@
+"""The explorers in a JupyterLab with a live kernel, driven in headless Chromium."""
+import base64
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from textwrap import dedent
+from urllib.request import urlopen
+
+import execute_notebooks
+import nbformat
+import numpy as np
+import pytest
+import torch
+from conftest import watched_page
+from PIL import Image
+
+from vae_tutorial.training import load_pretrained
+
+WINDOW = (1000, 1100)
+MODEL = "mnist-mlp-2d"
+CELLS = [
+    f"""
+    from vae_tutorial.data import load_data
+    from vae_tutorial.explorers import LatentExplorer
+    from vae_tutorial.training import load_pretrained
+
+    explorer = LatentExplorer(load_pretrained("{MODEL}"), load_data(), n=100)
+    moves = []
+    explorer.observe(lambda change: moves.append(change.new), "z")
+    """,
+    "explorer",
+]
+
+# As a reader starts it, but for what would be fetched from other hosts, and with the state of widgets saved at once.
+SETTINGS = {
+    "@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": True},
+    "@jupyterlab/apputils-extension:notification": {"checkForUpdates": False, "fetchNews": "false"},
+}
+OPTIONS = ["--allow-root", "--no-browser", "--ServerApp.port=0", "--LabApp.extension_manager=readonly",
+           "--LabApp.expose_app_in_browser=True"]
+
+KERNEL_IDLE = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+ASK = """async (code) => {
+  const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel, said = [];
+  const request = kernel.requestExecute({ code });
+  request.onIOPub = ({ content }) => said.push(content.text ?? content.evalue ?? "");
+  await request.done;
+  return said.join("");
+}"""
+
+Lab = namedtuple("Lab", "address token folder")
+
+
+def until(answer, what, seconds=15):
+    """Wait until `answer()` gives something true, and return that."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = answer()
+        if found:
+            return found
+        time.sleep(0.05)
+    pytest.fail(f"after {seconds} s there is still no {what}")
+
+
+@pytest.fixture(scope="session")
+def lab(browser, tmp_path_factory):
+    """Return a JupyterLab that knows no settings of the user, and the folder of its notebooks."""
+    home = tmp_path_factory.mktemp("lab")
+    folder, settings = home / "notebooks", home / "config" / "labconfig" / "default_setting_overrides.json"
+    folder.mkdir()
+    settings.parent.mkdir(parents=True)
+    settings.write_text(json.dumps(SETTINGS), encoding="utf-8")
+    places = {f"JUPYTER_{kind}_DIR": str(home / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
+    places |= {f"JUPYTERLAB_{kind}_DIR": str(home / kind.lower()) for kind in ("SETTINGS", "WORKSPACES")}
+    log = home / "log.txt"
+    with open(log, "w", encoding="utf-8") as output:
+        process = subprocess.Popen([sys.executable, "-m", "jupyterlab", *OPTIONS], cwd=folder, stdout=output, stderr=output,
+                                   env=os.environ | places | {"IPYTHONDIR": str(home)}, start_new_session=True)
+    try:
+        yield Lab(*await_server(process, home / "runtime", log), folder)
+    finally:
+        stop(process)
+
+
+def await_server(process, runtime, log):
+    """Return address and token of a Jupyter server that is starting, as soon as it answers."""
+    def server():
+        if process.poll() is not None:
+            pytest.fail(f"JupyterLab ended at once:\n{log.read_text()}", pytrace=False)
+        # The file is there before it is written.
+        return next((json.loads(text) for path in runtime.glob("jpserver-*.json") if (text := path.read_text())), None)
+
+    told = until(server, "JupyterLab", seconds=60)
+    urlopen(f"{told['url']}api", timeout=60).close()
+    return told["url"], told["token"]
+
+
+def stop(process):
+    """End a Jupyter server: it ends its kernels, which have process groups of their own, unless it hangs."""
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+class Notebook:
+    """A notebook that is open in JupyterLab."""
+
+    def __init__(self, page, complaints):
+        self.page, self.complaints = page, complaints
+        page.wait_for_function(KERNEL_IDLE)
+
+    def do(self, command):
+        """Run one of JupyterLab's commands, as its menus do."""
+        self.page.evaluate("command => jupyterapp.commands.execute(command).then(() => null)", command)
+
+    def trust(self):
+        """Trust a notebook that was run by somebody else, as JupyterLab asks its readers to."""
+        self.page.evaluate("void jupyterapp.commands.execute('notebook:trust')")
+        self.page.get_by_role("button", name="Trust").click()
+
+    def ask(self, code):
+        """Run code in the kernel beside the cells; return what it prints, or its error."""
+        return self.page.evaluate(ASK, code).strip()
+
+    def explorer(self):
+        """Return the explorer that is shown, once it is drawn."""
+        self.page.wait_for_selector(".vae-explorer")
+        return self.page.locator(".vae-explorer")
+
+    def picture(self):
+        """Return the grey values that the explorer has drawn, shape (28, 28)."""
+        address = self.explorer().get_by_role("img", name="image decoded at").evaluate("canvas => canvas.toDataURL()")
+        picture = Image.open(io.BytesIO(base64.b64decode(address.split(",")[1])))
+        return np.asarray(picture.convert("L"), dtype=int)
+
+    def shows(self, z):
+        """Say whether the picture is the one that PyTorch decodes at `z`, to one grey level."""
+        return abs(self.picture() - decoded(z)).max() <= 1
+
+    def z(self):
+        """Return the explorer's z as Python has it."""
+        return json.loads(self.ask("print(explorer.z)"))
+
+
+def decoded(z):
+    """Return the grey values of the image that PyTorch decodes at `z`: ink on paper, shape (28, 28)."""
+    with torch.no_grad():
+        intensities = load_pretrained(MODEL).decode(torch.tensor([z], dtype=torch.float32)).sigmoid()[0, 0]
+    return 255 - np.rint(255 * intensities.numpy()).astype(int)
+
+
+def write_notebook(path):
+    """Write the notebook that the tests open."""
+    cells = [nbformat.v4.new_code_cell(dedent(cell).strip()) for cell in CELLS]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+
+
+@pytest.fixture(scope="session")
+def open_notebook(browser, lab):
+    """Return a function that opens a notebook of the lab's folder."""
+    def open_page(name):
+        page, complaints = watched_page(browser, lab.address, WINDOW)
+        page.goto(f"{lab.address}doc/tree/{name}?token={lab.token}")
+        return Notebook(page, complaints)
+
+    return open_page
+
+
+@pytest.fixture(scope="session")
+def live(open_notebook, lab):
+    """Return a notebook whose cells have run."""
+    write_notebook(lab.folder / "live.ipynb")
+    notebook = open_notebook("live.ipynb")
+    notebook.do("notebook:run-all-cells")
+    notebook.explorer()
+    return notebook
+
+
+@pytest.fixture
+def explorer(live):
+    """Return the explorer of the live notebook, moved to the origin; nothing may have gone wrong at the end."""
+    live.ask("explorer.z = [0, 0]; moves.clear()")
+    until(lambda: live.shows([0, 0]), "picture of the origin")
+    yield live.explorer()
+    assert not live.complaints
+
+
+def python_sees(notebook, is_there):
+    """Wait until Python has observed a move to a place where `is_there(z)`; the picture must be the one decoded there."""
+    def last_move():
+        z = notebook.z()
+        return notebook.ask("print(moves[-1:])") == f"[{z}]" and is_there(z) and z
+
+    z = until(last_move, "such move in Python")
+    assert notebook.shows(z)
+
+
+def test_keys_move_the_point_and_python_sees_it(live, explorer):
+    explorer.get_by_role("application").focus()
+    for key in ("ArrowRight", "ArrowRight", "Shift+ArrowUp"):
+        live.page.keyboard.press(key)
+    python_sees(live, lambda z: z[0] > 0 and z[1] > 0)
+
+
+def test_pointer_drags_the_point_and_python_sees_it(live, explorer):
+    plane = explorer.get_by_role("application")
+    plane.scroll_into_view_if_needed()
+    place = plane.bounding_box()
+    middle = (place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+    live.page.mouse.move(*middle)
+    live.page.mouse.down()
+    live.page.mouse.move(middle[0] + place["width"] / 4, middle[1] + place["height"] / 8, steps=8)
+    live.page.mouse.up()
+    reach = float(live.ask("print(explorer.reach)"))
+    python_sees(live, lambda z: np.allclose(z, [reach / 2, -reach / 4], atol=0.1))
+
+
+def test_slider_takes_keys_and_numbers(live, explorer):
+    row = explorer.locator(".widget-slider", has_text="z1")
+    row.get_by_role("slider").focus()
+    live.page.keyboard.press("PageUp")
+    until(lambda: live.z()[1] > 0, "slider's move in Python")
+    row.locator(".widget-readout").fill("-1.5")
+    live.page.keyboard.press("Enter")
+    python_sees(live, lambda z: z == [0.0, -1.5])
+
+
+@pytest.mark.parametrize("z", [[1.0, -1.0], [1 / 3, -2 / 3]], ids=["on the sliders' steps", "between them"])
+def test_python_moves_the_picture(live, explorer, z):
+    live.ask(f"explorer.z = {z}")
+    until(lambda: live.shows(z), f"picture of {z}")
+    readouts = explorer.locator(".widget-readout").all_inner_texts()
+    assert sorted(float(text.replace("−", "-")) for text in readouts) == sorted(round(value, 2) for value in z)
+    assert json.loads(live.ask("print(moves)")) == [z], "the front end answered with a move of its own"
+
+
+def test_keys_in_an_explorer_are_not_the_notebooks(live, explorer):
+    buttons = explorer.get_by_role("button").all()
+    for part in [explorer.get_by_role("application"), explorer.get_by_role("slider").first, *buttons]:
+        part.focus()
+        for key in ("b", "ArrowDown"):
+            live.page.keyboard.press(key)
+        assert part.evaluate("part => part === document.activeElement")
+    assert live.page.locator(".jp-Cell").count() == len(CELLS)
+
+
+def test_cell_runs_again(live, explorer):
+    live.do("notebook:run-all-cells")
+    until(lambda: live.ask("print(moves)") == "[]", "new explorer in Python")
+    explorer.get_by_role("application").focus()
+    live.page.keyboard.press("ArrowLeft")
+    python_sees(live, lambda z: z[0] < 0)
+    assert explorer.count() == 1
+
+
+def answers(notebook):
+    """Say whether an explorer without Python moves when a key is pressed."""
+    plane, before = notebook.explorer().get_by_role("application"), notebook.picture()
+    plane.focus()
+    notebook.page.keyboard.press("Shift+ArrowLeft")
+    return (notebook.picture() != before).any()
+
+
+def test_saved_notebook_shows_the_explorer_when_it_is_opened_again(live, explorer, open_notebook, lab):
+    live.ask("explorer.z = [1, -1]")
+    until(lambda: live.shows([1, -1]), "picture")
+    live.do("docmanager:save")
+    # Another name has a kernel of its own.
+    shutil.copyfile(lab.folder / "live.ipynb", lab.folder / "saved.ipynb")
+    saved = open_notebook("saved.ipynb")
+    assert saved.shows([1, -1]) and answers(saved)
+    assert "'explorer' is not defined" in saved.ask("explorer")
+    assert not saved.complaints
+
+
+def test_notebook_from_elsewhere_shows_a_still_until_it_is_trusted(open_notebook, lab):
+    path = lab.folder / "stored.ipynb"
+    write_notebook(path)
+    notebook, _ = execute_notebooks.run(path, timeout=60)
+    nbformat.write(notebook, path)
+    stored = open_notebook(path.name)
+    stored.page.wait_for_selector(".jp-OutputArea figure img")
+    assert stored.page.locator(".vae-explorer").count() == 0
+    stored.trust()
+    assert stored.shows([0, 0]) and answers(stored)
+    assert not stored.complaints
