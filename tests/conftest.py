@@ -3,7 +3,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections import namedtuple
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,8 @@ settings.load_profile("course")
 
 sys.path.insert(0, str(ROOT / "tools"))
 
+PHONE = (390, 844)        # width and height of the window
+DESK = (1300, 1000)
 Visit = namedtuple("Visit", "page complaints")
 
 
@@ -106,3 +110,44 @@ def watched_page(browser, address, viewport, scheme="light"):
     page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
     page.on("response", lambda answer: answer.status >= 400 and complaints.append(f"{answer.status}: {answer.url}"))
     return Visit(page, complaints)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """Return the folder of a freshly built site."""
+    folder = tmp_path_factory.mktemp("site") / "html"
+    run_process(ROOT / "tools" / "build_site.py", "--out", folder, timeout=240, SOURCE_DATE_EPOCH="86400")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def address(site):
+    """Return the address at which the site is served."""
+    from serve_site import make_server
+
+    server = make_server(site, port=0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def visit(browser, address):
+    """Return a function that opens a page of the site and records everything that goes wrong on it."""
+    def open_page(name, viewport=DESK, scheme="light", base=address):
+        page, complaints = watched_page(browser, base, viewport, scheme)
+        page.goto(f"{base}{name}.html")
+        page.wait_for_load_state("networkidle")
+        return Visit(page, complaints)
+
+    return open_page
+
+
+@pytest.fixture(scope="session")
+def opened(visit):
+    """Return a function like `visit` that opens each page once; for tests that only look."""
+    return lru_cache(maxsize=None)(visit)
+
+
+def width_of_overflow(page):
+    return page.evaluate("document.documentElement.scrollWidth - window.innerWidth")

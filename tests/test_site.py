@@ -6,13 +6,12 @@ import shutil
 import subprocess
 import sys
 import threading
-from functools import lru_cache
 
 import chromium
 import execute_notebooks
 import nbformat
 import pytest
-from conftest import CHAPTERS, NOTEBOOKS, ROOT, Visit, run_process, watched_page
+from conftest import CHAPTERS, DESK, NOTEBOOKS, PHONE, ROOT, run_process, width_of_overflow
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
 from serve_site import make_server
@@ -21,47 +20,6 @@ from vae_tutorial import __version__
 
 PAGES = [path.stem for path in NOTEBOOKS] + ["api", "references"]
 GENERATED = ["search", "genindex", "py-modindex"]
-PHONE = (390, 844)        # width and height of the window
-DESK = (1300, 1000)
-
-
-@pytest.fixture(scope="session")
-def site(tmp_path_factory):
-    """Return the folder of a freshly built site."""
-    folder = tmp_path_factory.mktemp("site") / "html"
-    run_process(ROOT / "tools" / "build_site.py", "--out", folder, timeout=240, SOURCE_DATE_EPOCH="86400")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def address(site):
-    """Return the address at which the site is served."""
-    server = make_server(site, port=0)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-
-
-@pytest.fixture(scope="session")
-def visit(browser, address):
-    """Return a function that opens a page of the site and records everything that goes wrong on it."""
-    def open_page(name, viewport=DESK, scheme="light", base=address):
-        page, complaints = watched_page(browser, base, viewport, scheme)
-        page.goto(f"{base}{name}.html")
-        page.wait_for_load_state("networkidle")
-        return Visit(page, complaints)
-
-    return open_page
-
-
-@pytest.fixture(scope="session")
-def opened(visit):
-    """Return a function like `visit` that opens each page once; for tests that only look."""
-    return lru_cache(maxsize=None)(visit)
-
-
-def width_of_overflow(page):
-    return page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
 
 
 def background(page):

@@ -7,7 +7,9 @@ stored with it, under ids that are the same in each run. The figures that it nam
 go to book/results/records.json when they come from the full data.
 """
 import argparse
+import base64
 import hashlib
+import io
 import json
 import os
 import platform
@@ -23,6 +25,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbdev.clean import nbdev_clean
 from nbdev.config import get_config
+from PIL import Image
 from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -135,6 +138,22 @@ def settle_widgets(notebook, salt):
     return nbformat.reads(text, 4)
 
 
+def compress(picture):
+    """Return a PNG in base64 with 256 colours, chosen for it: half the bytes, and no difference that is seen."""
+    file = io.BytesIO()
+    Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
+    smaller = base64.b64encode(file.getvalue()).decode()
+    return min(picture, smaller, key=len)
+
+
+def compress_pictures(notebook):
+    """Make the pictures in the outputs of a notebook small enough for a page that is quick to load."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                output.data["image/png"] = compress(output.data["image/png"])
+
+
 def kernel_environment(folder):
     """Return the environment of the kernel: no progress bars, no settings of the user, and a file for named figures."""
     return os.environ | {"TQDM_DISABLE": "1", "IPYTHONDIR": str(folder), "PYTHONHASHSEED": "0",
@@ -172,6 +191,7 @@ def run(path, timeout):
             raise Refused(f"{path.name}: {error}") from None
         records = Path(folder, "records.jsonl")
         figures = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()] if records.exists() else []
+    compress_pictures(notebook)
     notebook = settle_widgets(notebook, path.stem)
     check_outputs(notebook, path.name)
     return notebook, figures
@@ -205,18 +225,20 @@ def machine():
             "Python": platform.python_version(), "torch": torch.__version__}
 
 
-def modules_before(path):
-    """Return the package's files that a chapter can depend on: the modules of this chapter and of those before it."""
+def sources(path):
+    """Return the package's files that a chapter can depend on: the modules of this chapter and of those before it, and what it shows."""
+    text, package = path.read_text(encoding="utf-8"), ROOT / "vae_tutorial"
     earlier = [other.read_text(encoding="utf-8") for other in chapters() if other.name <= path.name]
-    names = re.findall(r'"#\|\s*default_exp\s+(\w+)', "\n".join(earlier))
-    return [ROOT / "vae_tutorial" / f"{name}.py" for name in names]
+    modules = [package / f"{name}.py" for name in re.findall(r'"#\|\s*default_exp\s+(\w+)', "\n".join(earlier))]
+    weights = [package / "pretrained" / "index.json"] if "load_pretrained" in text else []
+    front_end = [package / "explorers.py", *sorted((package / "static" / "explorers").iterdir())] if "Explorer(" in text else []
+    return modules + weights + front_end
 
 
 def fingerprint(path):
     """Return a digest of all that the outputs of a notebook depend on, and of the notebook itself."""
     digest = hashlib.sha256(os.environ.get("VAE_TUTORIAL_SOURCE", "").encode())
-    weights = [ROOT / "vae_tutorial" / "pretrained" / "index.json"] if "load_pretrained" in path.read_text(encoding="utf-8") else []
-    for file in [path, ROOT / "constraints.txt", *modules_before(path), *weights]:
+    for file in [path, ROOT / "constraints.txt", *sources(path)]:
         digest.update(file.read_bytes())
     return digest.hexdigest()
 

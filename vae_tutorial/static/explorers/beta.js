@@ -155,7 +155,7 @@ async function render({ model, el, signal }) {
   el.append(frame("beta",
     element("div", {}, slot, readout, drawing, legend.list),
     element("div", {}, element("div", {}, heading("Test images and their reconstructions"), pairs.box),
-                       element("div", {}, heading("Samples: the same draws of z at every β"), drawn.box))));
+                       element("div", {}, heading("Samples from the same draws of z"), drawn.box))));
 }
 
 export default { render };

@@ -1,7 +1,6 @@
 // EmbeddingExplorer: maps of encoded images; the point under the reader's hand shows its image and what the decoder makes of it.
 
 const HINT = "Point at a dot, or press the arrow keys. A click holds the dot, until the next click.";
-const WAYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 const REACH = 1.06;          // of the plot: maps reach from -1 to 1
 const GRASP = 24;            // pixels of the screen at which a dot is still pointed at
 const NEIGHBOURS = 10;       // that are compared
@@ -120,7 +119,6 @@ function embeddingMap(model, { maps, labels, kin }, signal) {
     const candidates = shown(), here = places[model.get("point")], ends = { Home: 0, End: -1 };
     if (!(event.key in WAYS || event.key in ends)) return;
     event.preventDefault();
-    event.stopPropagation();      // or the notebook goes to another cell
     if (event.key in WAYS && here) choose(nextTowards(places, here, WAYS[event.key], candidates));
     else choose(candidates.at(ends[event.key] ?? 0));
   });

@@ -85,9 +85,18 @@ async function placeControl(model, reference, slot, signal) {
   const view = await model.widget_manager.create_view(control);
   signal.addEventListener("abort", () => view.remove());
   slot.append(view.el);
-  // ipywidgets names sliders with a text that screen readers do not connect to the handle
-  view.el.querySelector("[role=slider]")?.setAttribute("aria-label", slot.getAttribute("aria-label") ?? control.get("description"));
+  describe(control, view.el, slot.getAttribute("aria-label") ?? control.get("description"), signal);
   return control;
+}
+
+/** Say to those who do not see it what ipywidgets shows by place and colour: whose handle it is, and which button is pressed. */
+function describe(control, root, name, signal) {
+  root.querySelector("[role=slider]")?.setAttribute("aria-label", name);
+  const toggles = root.querySelectorAll(".widget-toggle-button");
+  const press = () => toggles.forEach((toggle, i) => toggle.setAttribute("aria-pressed", i === control.get("index")));
+  control.on("change:index", press);
+  signal.addEventListener("abort", () => control.off("change:index", press));
+  press();
 }
 
 /** Keep the number `key` of a control equal to what `read()` gives, and call `write` with what the reader sets; returns the update. */
@@ -95,7 +104,11 @@ function link(control, key, read, write, signal) {
   // a slider rounds what it is given to its steps: that is no wish of the reader
   const rounding = 0.501 * (control.get("step") ?? 0);
   const onChange = () => { if (Math.abs(control.get(key) - read()) > rounding) write(control.get(key)); };
-  const update = () => { control.set(key, read()); control.save_changes(); };
+  const update = () => {
+    if (control.get(key) === read()) return;      // set within its own change, ipywidgets would not tell the views of it
+    control.set(key, read());
+    control.save_changes();
+  };
   control.on(`change:${key}`, onChange);
   signal.addEventListener("abort", () => control.off(`change:${key}`, onChange));
   update();
@@ -150,6 +163,9 @@ function button(text, action, attributes = {}) {
   made.addEventListener("click", action);
   return made;
 }
+
+/** Where the arrow keys lead, on a plane whose second axis points up. */
+const WAYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 
 const clamp = (value, reach) => Math.max(-reach, Math.min(reach, value));
 

@@ -1,7 +1,6 @@
 // LatentExplorer: a point of the latent space under the reader's hand, and the image that is decoded there.
 
 const HINT = "Drag the point, or move it with the arrow keys, faster with Shift.";
-const WAYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 
 /** The coordinates of a code as a text. */
 const spell = (z) => `z = (${z.map((value) => value.toFixed(2).replace("-", "−")).join(", ")})`;
