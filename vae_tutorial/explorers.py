@@ -234,20 +234,25 @@ def _encoded(model, split, class_names):
             "start_images": _png(_sheet(split.images[starts], len(starts))),
             "start_names": [class_names[split.labels[i]] for i in starts]}
 
-# %% ../nbs/09_explorers.ipynb #e0ccddfb
+# %% ../nbs/09_explorers.ipynb #3e1828f0
 def _slider(dimension, reach):
     return ipywidgets.FloatSlider(min=-reach, max=reach, step=0.01, description=f"z{dimension}", readout_format=".2f")
 
 
+def _backdrop(images, columns):
+    """Images side by side, ink on paper, in sixteen shades: enough behind the point that moves, and half the bytes."""
+    return _png(255 - _sheet((images * 15).round() / 15, columns))
+
+
 def _manifold(model, reach, n=16):
     """A picture of the plane from -reach to reach, in which each image is decoded from the middle of its place."""
-    return _sheet(manifold_grid(model, n, (reach / n - reach, reach - reach / n)), n)
+    return _backdrop(manifold_grid(model, n, (reach / n - reach, reach - reach / n)), n)
 
 
 def _traversal(model, dimensions, values=9):
     """A picture in which each row moves one dimension of the code 0 from -3 to 3."""
     images = traverse(model, torch.zeros(model.latent_dim), dimensions, torch.linspace(-3, 3, values))
-    return _sheet(images.flatten(0, 1), values)
+    return _backdrop(images.flatten(0, 1), values)
 
 # %% ../nbs/09_explorers.ipynb #4a51e64a
 class _Plane(traitlets.HasTraits):
@@ -261,7 +266,7 @@ class _Plane(traitlets.HasTraits):
     class_names = traitlets.List(traitlets.Unicode()).tag(sync=True)
     class_colors = traitlets.List(traitlets.Unicode()).tag(sync=True)
 
-# %% ../nbs/09_explorers.ipynb #a4b4b54f
+# %% ../nbs/09_explorers.ipynb #8311674e
 class LatentExplorer(_Plane, Explorer, scripts=("decoder.js", "interface.js", "latent.js")):
     """A point of the latent space to move, and the image that is decoded there.
 
@@ -311,7 +316,7 @@ class LatentExplorer(_Plane, Explorer, scripts=("decoder.js", "interface.js", "l
             state |= _encoded(model, split, data.class_names) | _class_traits(data)
         state["sliders"] = [_slider(dimension, state["reach"]) for dimension in state["order"]]
         if model.latent_dim == 2:
-            state["manifold"] = _png(255 - _manifold(model, state["reach"]))
+            state["manifold"] = _manifold(model, state["reach"])
             state["layer_control"] = split and ipywidgets.ToggleButtons(options=["manifold", "images", "both"])
         super().__init__(**state)
         self._picture = _manifold(model, 3.0, 10) if model.latent_dim == 2 else _traversal(model, self.order[:8])
@@ -327,7 +332,7 @@ class LatentExplorer(_Plane, Explorer, scripts=("decoder.js", "interface.js", "l
 
     def _still(self):
         what = "the plane of" if len(self.z) == 2 else "a walk along the dimensions of"
-        return _png(255 - self._picture), f"Latent explorer: images decoded from {what} a latent space of {len(self.z)} dimensions."
+        return self._picture, f"Latent explorer: images decoded from {what} a latent space of {len(self.z)} dimensions."
 
 # %% ../nbs/09_explorers.ipynb #32a38dfe
 def _choice(model, images):

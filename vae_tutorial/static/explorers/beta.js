@@ -96,7 +96,7 @@ function key(best) {
 
 /** Canvases for images, and a function that paints them. */
 function canvases(count, shape) {
-  const made = Array.from({ length: count }, () => imageCanvas(shape, ""));
+  const made = Array.from({ length: count }, () => imageCanvas(shape));
   return { made, show: (images) => made.forEach((canvas, i) => paint(canvas, images[i])) };
 }
 

@@ -25,9 +25,10 @@ function frame(kind, ...parts) {
   return root;
 }
 
-/** A canvas of one pixel an image's pixel, read out to those who do not see it by `label`. */
-function imageCanvas([height, width], label) {
-  return element("canvas", { class: "vae-image", role: "img", "aria-label": label, width, height });
+/** A canvas with one pixel for each of an image's, read out to those who do not see it by `label`, or left to what stands around it. */
+function imageCanvas([height, width], label = null) {
+  const said = label === null ? { "aria-hidden": true } : { role: "img", "aria-label": label };
+  return element("canvas", { class: "vae-image", width, height, ...said });
 }
 
 /** Draw intensities as ink on paper: 0 is white, 1 is black, as in the figures of the course. */
@@ -92,8 +93,9 @@ async function placeControl(model, reference, slot, signal) {
 /** Say to those who do not see it what ipywidgets shows by place and colour: whose handle it is, and which button is pressed. */
 function describe(control, root, name, signal) {
   root.querySelector("[role=slider]")?.setAttribute("aria-label", name);
-  const toggles = root.querySelectorAll(".widget-toggle-button");
-  const press = () => toggles.forEach((toggle, i) => toggle.setAttribute("aria-pressed", i === control.get("index")));
+  // a moment later, for ipywidgets makes the buttons anew when one is pressed
+  const press = () => queueMicrotask(() => root.querySelectorAll(".widget-toggle-button")
+    .forEach((toggle, i) => toggle.setAttribute("aria-pressed", i === control.get("index"))));
   control.on("change:index", press);
   signal.addEventListener("abort", () => control.off("change:index", press));
   press();
@@ -132,7 +134,7 @@ const heading = (text) => element("p", { class: "vae-heading" }, text);
 
 /** A button that shows an image. */
 function imageButton(intensities, shape, name, action) {
-  const canvas = imageCanvas(shape, "");
+  const canvas = imageCanvas(shape);
   paint(canvas, intensities);
   const made = button("", action, { class: "vae-thumbnail", "aria-label": name, title: name });
   made.append(canvas);

@@ -62,7 +62,7 @@ function picker(model, images, shape, name, text) {
   const group = `${name}${Math.random()}`;
   const inputs = images.map((_, i) => element("input", { type: "radio", name: group, "aria-label": `image ${i}` }));
   const row = element("div", { class: "vae-picker", role: "radiogroup", "aria-label": text }, ...images.map((image, i) => {
-    const canvas = imageCanvas(shape, "");
+    const canvas = imageCanvas(shape);
     paint(canvas, image);
     inputs[i].addEventListener("change", () => assign(model, name, i));
     return element("label", { class: "vae-thumbnail", title: `image ${i}` }, inputs[i], canvas);
