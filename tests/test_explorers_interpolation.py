@@ -167,7 +167,7 @@ def test_two_and_twenty_images_are_enough_and_not_too_many():
 def test_number_of_no_image_is_refused(name, number):
     explorer = InterpolationExplorer(tiny(), images(3))
     before = getattr(explorer, name)
-    with pytest.raises(traitlets.TraitError, match=f"{name} is {number}, must be .* from 0 to 2"):
+    with pytest.raises(traitlets.TraitError, match=f"{name} is {number}, must be from 0 to 2"):
         setattr(explorer, name, number)
     assert getattr(explorer, name) == before
 

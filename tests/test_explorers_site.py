@@ -28,16 +28,7 @@ BETAS = [("07_sweeps", 0), ("09_explorers", 4)]
 REPARAMETERIZATIONS = [("01_vae", 0), ("09_explorers", 5)]
 PIXELS = """canvas => Array.from(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data)
                           .filter((_, i) => i % 4 === 0)"""
-BUSY = """(() => {
-  const start = performance.now();
-  let sum = 0;
-  for (let i = 0; i < 2e7; i++) sum += Math.sqrt(i);
-  return performance.now() - start;
-})()"""
 WATCH = """
-new MutationObserver(() => {
-  if (window.firstDraw === undefined && document.querySelector(".vae-explorer")) window.firstDraw = performance.now();
-}).observe(document, { childList: true, subtree: true });
 window.shifts = 0;
 new PerformanceObserver(list => { for (const shift of list.getEntries()) if (!shift.hadRecentInput) window.shifts += shift.value; })
   .observe({ type: "layout-shift", buffered: true });
@@ -101,13 +92,12 @@ def test_every_explorer_of_the_course_is_tested():
 
 
 @pytest.mark.parametrize("name", PLACES)
-def test_explorers_are_drawn_soon_and_in_their_places(open_page, name):
+def test_explorers_are_drawn_in_their_places(open_page, name):
     page, complaints = open_page(name)
     page.wait_for_load_state("networkidle")
     assert not complaints
     kinds = [kind.split()[0].removeprefix("vae-") for kind in page.locator(".vae-explorer > div").evaluate_all("all => all.map(e => e.className)")]
     assert kinds == PLACES[name]
-    assert page.evaluate("window.firstDraw") < 1500 * slowness(page)
     assert page.evaluate("window.shifts") < 0.05
     assert not room_missing(page)
 
@@ -163,12 +153,6 @@ def test_everything_that_takes_a_key_has_a_name(open_page, name):
         .filter(e => !(e.getAttribute("aria-label") || e.title || e.textContent.trim() || e.closest("label") || e.labels?.length || e.ariaHidden))
         .map(e => e.outerHTML.slice(0, 200))""")
     assert not nameless
-
-
-def slowness(page):
-    """How many times longer a sum takes here and now than on a laptop at 3 GHz, at least 1."""
-    milliseconds = page.evaluate(BUSY)
-    return max(1, milliseconds / 30)
 
 
 # --- LatentExplorer ---

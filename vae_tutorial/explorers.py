@@ -355,7 +355,7 @@ def _codes(model, images):
         raise ValueError(f"model gives {int((~codes.isfinite()).sum())} codes that are not finite for images: was it trained?")
     return codes
 
-# %% ../nbs/09_explorers.ipynb #cf7f4b49
+# %% ../nbs/09_explorers.ipynb #c22f84e6
 class InterpolationExplorer(Explorer, scripts=("decoder.js", "interface.js", "interpolation.js")):
     """Two images to pick and a place between them to slide to, on the straight line (lerp) and on the arc (slerp).
 
@@ -403,18 +403,13 @@ class InterpolationExplorer(Explorer, scripts=("decoder.js", "interface.js", "in
         """The codes of the two images, Tensor of shape (2, latent_dim)."""
         return self._codes[[self.start, self.end]]
 
-    @traitlets.validate("start", "end")
-    def _check_image(self, proposal):
-        number, last = proposal["value"], len(self._codes) - 1
-        if not 0 <= number <= last:
-            raise traitlets.TraitError(f"{proposal['trait'].name} is {number}, must be the number of an image, from 0 to {last}")
-        return number
-
-    @traitlets.validate("t")
-    def _check_t(self, proposal):
-        if not 0 <= proposal["value"] <= 1:
-            raise traitlets.TraitError(f"t is {proposal['value']}, must be from 0 to 1")
-        return proposal["value"]
+    @traitlets.validate("start", "end", "t")
+    def _check_range(self, proposal):
+        name, value = proposal["trait"].name, proposal["value"]
+        last = 1 if name == "t" else len(self._codes) - 1
+        if not 0 <= value <= last:
+            raise traitlets.TraitError(f"{name} is {value}, must be from 0 to {last}")
+        return value
 
     def _still(self):
         t, (a, b) = torch.linspace(0, 1, 9), self.ends
@@ -450,8 +445,39 @@ def _check_maps(maps, count):
         raise ValueError("maps is empty, must hold at least one map")
     return np.stack([_fitted(name, points, count) for name, points in maps.items()])
 
-# %% ../nbs/09_explorers.ipynb #04f503e2
-class EmbeddingExplorer(Explorer, scripts=("decoder.js", "interface.js", "embedding.js")):
+# %% ../nbs/09_explorers.ipynb #97755331
+class _Choice(traitlets.HasTraits):
+    """What the reader has chosen of the images, the maps and the classes, seen to be there."""
+
+    point = traitlets.Int().tag(sync=True)
+    held = traitlets.Bool().tag(sync=True)
+    map = traitlets.Unicode().tag(sync=True)
+    classes = traitlets.List(traitlets.Int()).tag(sync=True)
+    point_labels = traitlets.Bytes().tag(sync=True)
+    map_names = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    class_names = traitlets.List(traitlets.Unicode()).tag(sync=True)
+
+    @traitlets.validate("point")
+    def _check_point(self, proposal):
+        if not -1 <= proposal["value"] < len(self.point_labels):
+            raise traitlets.TraitError(f"point is {proposal['value']}, must be from 0 to {len(self.point_labels) - 1}, or -1 for none")
+        return proposal["value"]
+
+    @traitlets.validate("map")
+    def _check_map(self, proposal):
+        if proposal["value"] not in self.map_names:
+            raise traitlets.TraitError(f"map is {proposal['value']!r}, must be one of {self.map_names}")
+        return proposal["value"]
+
+    @traitlets.validate("classes")
+    def _check_classes(self, proposal):
+        classes, last = sorted(set(proposal["value"])), len(self.class_names) - 1
+        if classes and not 0 <= classes[0] <= classes[-1] <= last:
+            raise traitlets.TraitError(f"classes is {proposal['value']}, must hold class indices from 0 to {last}")
+        return classes
+
+# %% ../nbs/09_explorers.ipynb #ec245253
+class EmbeddingExplorer(_Choice, Explorer, scripts=("decoder.js", "interface.js", "embedding.js")):
     """Maps of encoded images on which each point shows its image and its reconstruction.
 
     Pointing at a point, or moving from point to point with the arrow keys, chooses it. Lines join it to its ten nearest in the latent
@@ -493,21 +519,11 @@ class EmbeddingExplorer(Explorer, scripts=("decoder.js", "interface.js", "embedd
 
     _heights = (480, 880)
 
-    point = traitlets.Int().tag(sync=True)
-    held = traitlets.Bool().tag(sync=True)
-    map = traitlets.Unicode().tag(sync=True)
-    classes = traitlets.List(traitlets.Int()).tag(sync=True)
     decoder = traitlets.Instance(Decoder).tag(sync=True, **ipywidgets.widget_serialization)
-    # image by image
     images = traitlets.Bytes().tag(sync=True)
     codes = traitlets.Bytes().tag(sync=True)
-    point_labels = traitlets.Bytes().tag(sync=True)
-    # map by map
-    map_names = traitlets.List(traitlets.Unicode()).tag(sync=True)
     map_control = traitlets.Instance(ipywidgets.ToggleButtons).tag(sync=True, **ipywidgets.widget_serialization)
     positions = traitlets.Bytes().tag(sync=True)
-    # class by class
-    class_names = traitlets.List(traitlets.Unicode()).tag(sync=True)
     class_colors = traitlets.List(traitlets.Unicode()).tag(sync=True)
 
     def __init__(self, model, data, n=600, maps=None, split=None):
@@ -526,25 +542,6 @@ class EmbeddingExplorer(Explorer, scripts=("decoder.js", "interface.js", "embedd
         """The maps by name, arrays of shape (n, 2), moved and scaled into the square from -1 to 1."""
         positions = np.frombuffer(self.positions, "<f4").reshape(len(self.map_names), -1, 2)
         return dict(zip(self.map_names, positions))
-
-    @traitlets.validate("point")
-    def _check_point(self, proposal):
-        if not -1 <= proposal["value"] < len(self.point_labels):
-            raise traitlets.TraitError(f"point is {proposal['value']}, must be from 0 to {len(self.point_labels) - 1}, or -1 for none")
-        return proposal["value"]
-
-    @traitlets.validate("map")
-    def _check_map(self, proposal):
-        if proposal["value"] not in self.map_names:
-            raise traitlets.TraitError(f"map is {proposal['value']!r}, must be one of {self.map_names}")
-        return proposal["value"]
-
-    @traitlets.validate("classes")
-    def _check_classes(self, proposal):
-        classes, last = sorted(set(proposal["value"])), len(self.class_names) - 1
-        if classes and not 0 <= classes[0] <= classes[-1] <= last:
-            raise traitlets.TraitError(f"classes is {proposal['value']}, must hold class indices from 0 to {last}")
-        return classes
 
     def _still(self):
         figure = Figure(figsize=(4, 4), layout="none")
@@ -597,8 +594,23 @@ def _overview(samples, originals, reconstructions):
     rows = torch.cat([top[None], torch.cat([left, gap, right], dim=1)])
     return _sheet(rows.flatten(0, 1), rows.shape[1])
 
-# %% ../nbs/09_explorers.ipynb #ca9e4224
-class BetaExplorer(Explorer, scripts=("interface.js", "beta.js")):
+# %% ../nbs/09_explorers.ipynb #2a9ac65b
+class _Sweep(traitlets.HasTraits):
+    """What the trained models of a sweep have to show."""
+
+    betas = traitlets.List(traitlets.Float()).tag(sync=True)
+    rates = traitlets.List(traitlets.Float()).tag(sync=True)
+    distortions = traitlets.List(traitlets.Float()).tag(sync=True)
+    slider = traitlets.Instance(ipywidgets.SelectionSlider).tag(sync=True, **ipywidgets.widget_serialization)
+    image_shape = traitlets.List(traitlets.Int()).tag(sync=True)
+    # PNGs; in samples and reconstructions each β has a row
+    samples = traitlets.Bytes().tag(sync=True)
+    originals = traitlets.Bytes().tag(sync=True)
+    reconstructions = traitlets.Bytes().tag(sync=True)
+    names = traitlets.List(traitlets.Unicode()).tag(sync=True)
+
+# %% ../nbs/09_explorers.ipynb #e71a2b93
+class BetaExplorer(_Sweep, Explorer, scripts=("interface.js", "beta.js")):
     """A slider over the β of a sweep that moves samples, reconstructions and the point on the rate–distortion curve together.
 
     Parameters
@@ -634,16 +646,6 @@ class BetaExplorer(Explorer, scripts=("interface.js", "beta.js")):
     """
 
     beta = traitlets.Float().tag(sync=True)
-    betas = traitlets.List(traitlets.Float()).tag(sync=True)
-    rates = traitlets.List(traitlets.Float()).tag(sync=True)
-    distortions = traitlets.List(traitlets.Float()).tag(sync=True)
-    slider = traitlets.Instance(ipywidgets.SelectionSlider).tag(sync=True, **ipywidgets.widget_serialization)
-    image_shape = traitlets.List(traitlets.Int()).tag(sync=True)
-    # PNGs; in samples and reconstructions each β has a row
-    samples = traitlets.Bytes().tag(sync=True)
-    originals = traitlets.Bytes().tag(sync=True)
-    reconstructions = traitlets.Bytes().tag(sync=True)
-    names = traitlets.List(traitlets.Unicode()).tag(sync=True)
 
     _heights = (450, 620)
 
@@ -678,7 +680,7 @@ class BetaExplorer(Explorer, scripts=("interface.js", "beta.js")):
         return _png(255 - self._picture), (f"Beta explorer: a row for each β, from top to bottom {betas}; on the left samples from the same draws, "
                                            "on the right reconstructions of the images in the first row.")
 
-# %% ../nbs/09_explorers.ipynb #b405bac2
+# %% ../nbs/09_explorers.ipynb #d6309ab7
 # Letter, lowest and highest value of what the reader sets.
 _HANDS = {"mu": ("μ", -2.0, 2.0), "sigma": ("σ", 0.05, 1.5), "eps": ("ε", -3.0, 3.0)}
 
@@ -690,7 +692,7 @@ def _bell(ax, row, height, mu, sigma, color, fill=0.2, **style):
     ax.fill_between(x, row, y, color=color, alpha=fill, lw=0)
     ax.plot(x, y, color=color, lw=1.2, **style)
 
-
+# %% ../nbs/09_explorers.ipynb #29c731f4
 def _draw_reparameterization(ax, mu, sigma, eps):
     """The noise, the sample to which it is carried, both densities of z, and four arrows: the drawing of the browser, standing still."""
     z, blue, orange, green = mu + sigma * eps, "#0072B2", "#B84E00", "#007A59"

@@ -29,6 +29,7 @@ def join(bundle):
     view.children = []
     view += both
     bundle.remove(still)
+    bundle.parent["classes"].append("with-explorer")      # the style sheet cuts other outputs off where they are too wide
 
 
 def join_all(app, doctree):

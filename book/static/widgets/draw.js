@@ -3,20 +3,26 @@
 (function () {
   const manager = new URL("manager", document.currentScript.src).href;
   // The modules of @jupyter-widgets are defined in libembed-amd.js; in their folder they look for their fonts.
-  window.requirejs.config({ paths: { anywidget: manager + "/anywidget", "@jupyter-widgets": manager } });
+  window.requirejs.config({ paths: {
+    anywidget: manager + "/anywidget", "@jupyter-widgets": manager, "@jupyter-widgets/html-manager": manager + "/libembed-amd",
+  } });
   const load = (name) => new Promise((done, failed) => window.requirejs([name], done, failed));
   const scripts = (kind) => [...document.querySelectorAll(`script[type="application/vnd.jupyter.widget-${kind}+json"]`)];
 
+  // The manager starts while the page is still being read: what it asks of an empty page costs little.
+  const parsed = new Promise((done) => document.addEventListener("readystatechange", done, { once: true }));
   const wait = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 
   async function drawAll() {
     // While it loads, the manager warns of its own schema of the state, which is of no use to a reader.
     const warn = console.warn;
     console.warn = (...words) => String(words[0]).startsWith("strict mode:") || warn.apply(console, words);
-    const [{ HTMLManager }] = await Promise.all([load("@jupyter-widgets/html-manager"), load("anywidget")]);
+    const { HTMLManager } = await load("@jupyter-widgets/html-manager");
+    await load("anywidget");        // it asks for modules that have come with the manager
     console.warn = warn;
     const widgets = new HTMLManager({ loader: load });
     for (const state of scripts("state")) await widgets.set_state(JSON.parse(state.textContent));
+    await parsed;
     for (const script of scripts("view")) await Promise.race([draw(widgets, script), wait(1000)]);
   }
 
@@ -27,6 +33,7 @@
     const model = await widgets.get_model(JSON.parse(script.textContent).model_id);
     await widgets.display_view(await widgets.create_view(model), place);
     await filled(place);
+    script.closest(".explorer")?.classList.add("drawn");
   }
 
   /** A view is there before there is anything in it. */
