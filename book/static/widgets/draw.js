@@ -3,9 +3,10 @@
 (function () {
   const manager = new URL("manager", document.currentScript.src).href;
   // The modules of @jupyter-widgets are defined in libembed-amd.js; in their folder they look for their fonts.
-  window.requirejs.config({ paths: {
-    anywidget: manager + "/anywidget", "@jupyter-widgets": manager, "@jupyter-widgets/html-manager": manager + "/libembed-amd",
-  } });
+  window.requirejs.config({
+    paths: { anywidget: manager + "/anywidget", "@jupyter-widgets": manager, "@jupyter-widgets/html-manager": manager + "/libembed-amd" },
+    waitSeconds: 0,      // on a slow line it takes what it takes
+  });
   const load = (name) => new Promise((done, failed) => window.requirejs([name], done, failed));
   const scripts = (kind) => [...document.querySelectorAll(`script[type="application/vnd.jupyter.widget-${kind}+json"]`)];
 
