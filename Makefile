@@ -7,13 +7,14 @@ PYTHON ?=
 ARGS ?=
 
 PY := .venv/bin/python
+PYTHAE := _build/pythae
 SITE := _build/html/index.html
 SITE_SOURCES := settings.ini tools/build_site.py tools/fetch_assets.py book/assets/package-lock.json \
 	$(wildcard nbs/*.ipynb nbs/*.md nbs/*.bib nbs/images/* book/*.yml book/_ext/*.py book/static/*.* \
 	book/static/widgets/*.js vae_tutorial/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help course site test reproduce pretrained results clean distclean
+.PHONY: help course site test reproduce pretrained results bench clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +38,10 @@ pretrained: .venv/.ready  ## train the models that the package ships, or take th
 results: .venv/.ready  ## write the results page anew from the stored records
 	@$(PY) tools/make_results.py
 
+bench: $(PYTHAE)/.ready  ## measure speed against common loops, pythae and the bare arithmetic (a quarter of an hour)
+	@$(PY) benchmarks/training.py --pythae $(PYTHAE)/bin/python --compile --out benchmarks/results/training.json
+	@$(PY) benchmarks/nll.py --pythae $(PYTHAE)/bin/python --out benchmarks/results/nll.json
+
 clean:  ## remove what was built, keep the installed packages
 	rm -rf _build _proc _docs build dist book/static/mathjax book/static/widgets/manager .pytest_cache .hypothesis
 	find tests tools book/_ext vae_tutorial -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -49,3 +54,10 @@ $(SITE): .venv/.ready $(SITE_SOURCES)
 
 .venv/.ready: settings.ini setup.py pyproject.toml constraints.txt tools/make_venv.sh
 	@sh tools/make_venv.sh $(PYTHON)
+
+# apart from .venv, for it brings packages that the course does without; torch is the same
+$(PYTHAE)/.ready: .venv/.ready
+	@echo "Installing pythae into $(PYTHAE)"
+	@$(PY) -m venv --clear $(PYTHAE)
+	@$(PYTHAE)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pythae==0.1.2
+	@touch $@

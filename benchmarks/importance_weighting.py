@@ -11,13 +11,12 @@ libraries included.
 import argparse
 import json
 import math
-import platform
 import resource
 import sys
-import time
 from pathlib import Path
 
 import torch
+from measuring import machine, seconds, store
 
 from vae_tutorial.data import Split, intensities, load_data
 from vae_tutorial.evaluation import evaluate, log_weights
@@ -48,14 +47,6 @@ def all_at_once(model, images, n_samples):
     return torch.cat(parts)
 
 
-def seconds(work):
-    started = time.perf_counter()
-    work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
-
-
 def peak_mib(device):
     """Most memory held so far: on the GPU where the model is on one, else by the process."""
     if device.type == "cuda":
@@ -70,7 +61,7 @@ def compare(model, images, n_samples, rounds):
     times = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, work in contestants.items():
-            times[name].append(seconds(lambda: work(model, images, n_samples)))
+            times[name].append(seconds(lambda: work(model, images, n_samples), next(model.parameters()).device))
     return {name: round(1e6 * min(each) / len(images) / n_samples, 2) for name, each in times.items()}
 
 
@@ -87,7 +78,7 @@ def main():
 
     # the long run first: the peak of a process never falls again
     evaluation = []
-    took = seconds(lambda: evaluation.append(evaluate(model, test, n_samples=args.draws)))
+    took = seconds(lambda: evaluation.append(evaluate(model, test, n_samples=args.draws)), device)
     peak, [evaluation] = peak_mib(device), evaluation
     print(evaluation)
     assert evaluation.nll <= evaluation.loss and math.isfinite(evaluation.nll)
@@ -98,13 +89,9 @@ def main():
                   nll=round(evaluation.nll, 3), nll_error=round(evaluation.errors["nll"], 3),
                   median_effective_draws=round(evaluation.per_image["ess"].median().item(), 1),
                   microseconds_per_draw=compare(model, test.images[:200], 64, args.rounds),
-                  hardware=f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}" if device.type == "cpu"
-                  else torch.cuda.get_device_name() if device.type == "cuda" else "MPS",
-                  python=platform.python_version(), torch=torch.__version__)
-    print(json.dumps(result, indent=2))
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(result, indent=2) + "\n")
+                  machine=machine(device))
+    print(json.dumps(result, indent=1))
+    store(result, args.out)
 
 
 if __name__ == "__main__":

@@ -283,7 +283,8 @@ def test_cells_are_short(path):
 def test_modules_import_only_from_earlier_chapters():
     order = [path.stem[3:] for path in CHAPTERS]
     for place, module in enumerate(order):
-        source = (ROOT / "vae_tutorial" / f"{module}.py").read_text(encoding="utf-8")
+        path = ROOT / "vae_tutorial" / f"{module}.py"
+        source = path.read_text(encoding="utf-8") if path.exists() else ""      # a chapter may export nothing
         imported = re.findall(r"^\s*(?:from|import) (?:vae_tutorial)?\.(\w+)", source, re.MULTILINE)
         assert set(imported) <= set(order[:place]), module
 

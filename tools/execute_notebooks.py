@@ -229,7 +229,8 @@ def sources(path):
     """Return the package's files that a chapter can depend on: the modules of this chapter and of those before it, and what it shows."""
     text, package = path.read_text(encoding="utf-8"), ROOT / "vae_tutorial"
     earlier = [other.read_text(encoding="utf-8") for other in chapters() if other.name <= path.name]
-    modules = [package / f"{name}.py" for name in re.findall(r'"#\|\s*default_exp\s+(\w+)', "\n".join(earlier))]
+    names = re.findall(r'"#\|\s*default_exp\s+(\w+)', "\n".join(earlier))
+    modules = [package / f"{name}.py" for name in names if (package / f"{name}.py").exists()]      # a chapter may export nothing
     weights = [package / "pretrained" / "index.json"] if "load_pretrained" in text else []
     front_end = [package / "explorers.py", *sorted((package / "static" / "explorers").iterdir())] if "Explorer(" in text else []
     return modules + weights + front_end

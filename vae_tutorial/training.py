@@ -8,14 +8,17 @@ __all__ = ['LR_SCHEDULES', 'batches', 'ConstantBeta', 'LinearBeta', 'CosineBeta'
            'ShowReconstructions', 'load_pretrained', 'about_pretrained']
 
 # %% ../nbs/02_training.ipynb #ea03476e
+import atexit
 import functools
 import hashlib
 import importlib
 import json
 import math
 import os
+import signal
 import time
 import zlib
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -24,7 +27,10 @@ import pandas as pd
 import safetensors
 import safetensors.torch
 import torch
+import torch.distributed as dist
 from IPython.display import display
+from torch.nn.parallel import DistributedDataParallel
+from torch.overrides import TorchFunctionMode
 from tqdm.auto import tqdm
 
 import vae_tutorial
@@ -535,7 +541,7 @@ def _fingerprint(images):
 assert _describe(functools.partial(elbo, free_bits=0.5)) == "elbo(free_bits=0.5)"
 
 # %% ../nbs/02_training.ipynb #5d79ffa5
-def _train(run, val, epochs, objective, batch_size, patience, checkpoint, callbacks, bar):
+def _train(run, val, epochs, objective, batch_size, patience, callbacks, bar):
     while len(run.history) < epochs and not run.history.out_of_patience(patience):
         run.begin_epoch()
         for x in batches(run.images, batch_size, run.rng):
@@ -543,8 +549,6 @@ def _train(run, val, epochs, objective, batch_size, patience, checkpoint, callba
             bar.update(len(x))
         _finish_epoch(run, *validate(run.model, val, objective=objective))
         bar.set_postfix(_summary(run.history[-1]))
-        if checkpoint:
-            _save_run(run, checkpoint)
         for callback in callbacks:
             callback(run.model, run.history)
     run.history.ended = "all epochs done" if len(run.history) >= epochs else "patience ran out"
@@ -572,7 +576,7 @@ def fit(model, data, epochs, *, objective=elbo, batch_size=128, lr=1e-3, beta=1.
     objective : callable
         `objective(model, x, beta, generator)` giving `Elbo` terms. `functools.partial(elbo, free_bits=0.5)` is one.
     batch_size : int
-        Images in a batch.
+        Images in a batch, of all processes together.
     lr : float
         Learning rate of Adam; the highest one for "one-cycle".
     beta : float or schedule
@@ -582,13 +586,13 @@ def fit(model, data, epochs, *, objective=elbo, batch_size=128, lr=1e-3, beta=1.
     patience : int, optional
         Stop after this many settled epochs without a new best one.
     callbacks : sequence of callable
-        Each is called after every epoch as `callback(model, history)`.
+        Each is called after every epoch as `callback(model, history)`; of several processes, in the first alone.
     device : str or torch.device, optional
-        `best_device()` by default.
+        `best_device()` by default; under `torchrun`, "cuda" is the GPU numbered `LOCAL_RANK`.
     precision : {"auto", "fp32", "bf16"}
         Of the matrix products in training; "auto" is bf16 where the hardware has it.
     compile : bool
-        Run the objective through `torch.compile`: a minute's wait, then faster steps for convolutions.
+        Run the objective through `torch.compile`: a minute's wait, then faster steps for convolutions. For one process only.
     seed : int
         Seed of the order of images and of the draws.
     restore_best : bool
@@ -608,37 +612,50 @@ def fit(model, data, epochs, *, objective=elbo, batch_size=128, lr=1e-3, beta=1.
     Raises
     ------
     ValueError
-        If an argument is not allowed, or `checkpoint` holds a run with other settings.
+        If an argument is not allowed, differs between processes, or `checkpoint` holds a run with other settings.
     FileExistsError
         If `checkpoint` holds a run and `resume` is false.
     TrainingDiverged
         If the loss becomes NaN or infinite.
+
+    Notes
+    -----
+    Under `torchrun` its processes train one model together, on a share of each batch each, with the losses of one process but for
+    rounding; an objective whose loss is no mean over images, such as one with free bits, is applied to each share. The first process alone shows
+    a progress bar and writes. They may be joined beforehand with `torch.distributed.init_process_group`.
     """
     beta = _as_schedule(beta)
     device = torch.device(device or best_device())
+    several = _join(device)
+    first = not several or dist.get_rank() == 0
     if precision == "auto":
         precision = "bf16" if has_native_bf16(device) else "fp32"
     settings = dict(model=f"{type(model).__name__} {model.config}", objective=_describe(objective), beta=repr(beta),
                     batch_size=batch_size, lr=lr, lr_schedule=lr_schedule, precision=precision, seed=seed)
-    _check_arguments(epochs, patience, data, **settings)
+    _check_arguments(epochs, patience, data, several and compile, **settings)
     train, val = data.train.images.to(device), data.val.images.to(device)
-    steps = epochs * math.ceil(len(train) / batch_size)
     if lr_schedule == "one-cycle":
         settings["epochs"] = epochs          # the shape of the cycle depends on it
     if checkpoint:
         settings["images"] = _fingerprint(train)
-    run = _Run(model.to(device), train, beta, settings, steps)
+    objective = _at_precision(objective, device, precision, compile)
+    run = _Run(model.to(device), train, beta, settings, epochs * math.ceil(len(train) / batch_size))
     if checkpoint:
-        checkpoint = _open_checkpoint(run, Path(checkpoint), resume)
+        path = _open_checkpoint(run, Path(checkpoint), resume)
+        callbacks = (lambda *_: _save_run(run, path), *callbacks)
+    if several:
+        _check_same_everywhere(run, epochs=epochs, patience=patience, images=_fingerprint(train))
+        objective = _of_share(run, objective)
     # tqdm's notebook bar does not ask TQDM_DISABLE by itself
-    with tqdm(total=epochs * len(train), initial=len(run.history) * len(train), unit=" images", unit_scale=True,
-              disable=not progress or "TQDM_DISABLE" in os.environ) as bar:
+    bar = tqdm(total=epochs * len(train), initial=len(run.history) * len(train), unit=" images", unit_scale=True,
+               disable=not (progress and first) or "TQDM_DISABLE" in os.environ)
+    with bar, _in_step(callbacks, device) if several else nullcontext(callbacks) as callbacks:
         try:
-            _train(run, val, epochs, _at_precision(objective, device, precision, compile), batch_size,
-                   patience, checkpoint, callbacks, bar)
+            _train(run, val, epochs, objective, batch_size, patience, callbacks, bar)
         except KeyboardInterrupt:
             run.history.ended = "interrupted"
-            bar.write(f"interrupted after {len(run.history)} finished epochs")
+            if first:
+                bar.write(f"interrupted after {len(run.history)} finished epochs")
         finally:
             run.restore(restore_best)
     return run.history
@@ -652,13 +669,15 @@ def _as_schedule(beta):
     return beta
 
 
-def _check_arguments(epochs, patience, data, *, batch_size, lr, lr_schedule, precision, seed, **described):
+def _check_arguments(epochs, patience, data, compile_several, *, batch_size, lr, lr_schedule, precision, seed, **described):
     _check_whole("epochs", epochs)
     _check_whole("batch_size", batch_size)
     _check_whole("seed", seed, lowest=0)
     _check_number("lr", lr)
     _check_choice("lr_schedule", lr_schedule, tuple(LR_SCHEDULES))
     _check_choice("precision", precision, ("auto", "fp32", "bf16"))
+    if compile_several:
+        raise ValueError("compile is True, must be False with several processes")
     if patience is not None:
         _check_whole("patience", patience)
     for name in ("train", "val"):
@@ -688,6 +707,108 @@ def _at_precision(objective, device, precision, compile):
         with torch.autocast(device.type, torch.bfloat16, enabled=torch.is_grad_enabled()):
             return objective(*args)
     return in_bfloat16
+
+# %% ../nbs/02_training.ipynb #5e7e0002
+def _join(device):
+    """Whether several processes train together; the first call under `torchrun` joins them and gives each its GPU."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
+        on_gpu = device.type == "cuda"
+        if on_gpu and device.index is None:
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl" if on_gpu else "gloo")
+        atexit.register(lambda: dist.is_initialized() and dist.destroy_process_group())
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+# %% ../nbs/02_training.ipynb #5e7e0004
+class _Objective(torch.nn.Module):
+    """Model and objective as one module, so that whatever the objective asks of the model counts as one forward pass."""
+
+    def __init__(self, model, objective):
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, *args):
+        return self.objective(self.model, *args)
+
+
+def _of_share(run, objective):
+    """The objective of a whole batch, of which this process computes its share; all get the weights of the first."""
+    module = DistributedDataParallel(_Objective(run.model, objective))
+    if not run.history.epochs:
+        run.last = run.best = run.weights()
+    rank, world = dist.get_rank(), dist.get_world_size()
+    own = torch.Generator(run.images.device).manual_seed(rank)
+
+    def shared(model, x, beta, generator):
+        rows, weight = _share(len(x), rank, world)
+        with _SameDraws(generator, len(x), own, rows):
+            terms = module(x[rows], beta, own)
+        mine = weight * torch.stack((terms.loss, terms.reconstruction, terms.kl))
+        total = mine.detach().clone()
+        dist.all_reduce(total)
+        loss, reconstruction, kl = total / world
+        # the value of the whole batch, with the gradient of this process's part
+        return terms._replace(loss=loss + (mine[0] - mine[0].detach()), reconstruction=reconstruction, kl=kl)
+    return shared
+
+
+def _share(n, rank, world):
+    """Which of `n` images belong to a process, and the weight of their mean."""
+    start, stop = rank * n // world, (rank + 1) * n // world
+    return (slice(start, stop), (stop - start) * world / n) if stop > start else (slice(0, 1), 0.0)
+
+# %% ../nbs/02_training.ipynb #5e7e0006
+class _SameDraws(TorchFunctionMode):
+    """Inside the `with` block, `torch.randn` with the generator `own` gives `rows` of what `generator` draws for the whole batch.
+
+    Any other draw from `own` is this process's alone, so it cannot bring the processes' order of images apart.
+    """
+
+    def __init__(self, generator, batch, own, rows):
+        super().__init__()
+        self.generator, self.batch, self.own = generator, batch, own
+        self.rows, self.images = rows, len(range(batch)[rows])
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function is torch.randn and args and kwargs.get("generator") is self.own:
+            images, *shape = args if isinstance(args[0], int) else args[0]
+            if images == self.images:
+                return torch.randn(self.batch, *shape, **kwargs | {"generator": self.generator})[self.rows]
+        return function(*args, **kwargs)
+
+# %% ../nbs/02_training.ipynb #5e7e0009
+def _check_same_everywhere(run, **further):
+    mine = run.history.settings | further | {"number of epochs in the checkpoint": len(run.history)}
+    everyone = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, mine)
+    for name in mine:
+        given = [each.get(name) for each in everyone]
+        if any(value != given[0] for value in given):
+            raise ValueError(f"{name} must be the same in all processes, is {given}")
+
+
+@contextmanager
+def _in_step(callbacks, device):
+    """Callbacks that run in the first process, and stop all of them after the epoch in which one is to stop."""
+    reasons = []
+
+    def agree(model, history):
+        try:
+            for callback in callbacks if dist.get_rank() == 0 else ():
+                callback(model, history)
+        except BaseException as error:
+            reasons.append(error)
+        stopping = torch.tensor(len(reasons), device=device)
+        dist.all_reduce(stopping)
+        if stopping:
+            raise reasons[0] if reasons else KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, lambda *_: reasons.append(KeyboardInterrupt()))
+    try:
+        yield [agree]
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 # %% ../nbs/02_training.ipynb #289b5b53
 class ShowReconstructions:
