@@ -21,7 +21,8 @@ def module_of(notebook):
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     match = re.search(r"^#\|\s*default_exp\s+(\S+)", code, re.MULTILINE)
-    return match and match[1]
+    # a chapter may name a module and export nothing
+    return match[1] if match and (ROOT / "vae_tutorial" / f"{match[1]}.py").exists() else None
 
 
 def chapters(app):
