@@ -669,7 +669,7 @@ def _as_schedule(beta):
     return beta
 
 
-def _check_arguments(epochs, patience, data, compile_several, *, batch_size, lr, lr_schedule, precision, seed, **described):
+def _check_arguments(epochs, patience, data, compile_several=False, *, batch_size, lr, lr_schedule, precision, seed, **described):
     _check_whole("epochs", epochs)
     _check_whole("batch_size", batch_size)
     _check_whole("seed", seed, lowest=0)
