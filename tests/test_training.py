@@ -506,6 +506,7 @@ def test_the_bar_tells_the_terms_and_the_speed(data, capsys, monkeypatch):
 
 
 def test_reconstructions_are_redrawn_after_every_epoch(data, monkeypatch):
+    plt.close("all")          # those of other tests
     shown = []
 
     class Picture:

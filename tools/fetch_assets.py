@@ -1,4 +1,5 @@
 """Put the front-end files that the site serves itself into book/static, so that no page asks another host for them."""
+import fcntl
 import hashlib
 import shutil
 import sys
@@ -64,12 +65,14 @@ def copy(files, folder):
 
 def fetch():
     """Bring the files up to date with the lock file and anywidget; nothing happens when they are."""
-    if is_current(MATHJAX) and is_current(WIDGETS):
-        return
-    print("Fetching the site's front-end files", flush=True)
-    install()
-    copy(mathjax_files(), MATHJAX)
-    copy(widget_files(), WIDGETS)
+    with open(LOCK, encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)        # two builds at once would undo each other's work
+        if is_current(MATHJAX) and is_current(WIDGETS):
+            return
+        print("Fetching the site's front-end files", flush=True)
+        install()
+        copy(mathjax_files(), MATHJAX)
+        copy(widget_files(), WIDGETS)
 
 
 if __name__ == "__main__":
