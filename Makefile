@@ -35,12 +35,15 @@ reproduce: .venv/.ready  ## run every chapter on the full data and store its out
 pretrained: .venv/.ready  ## train the models that the package ships, or take them from the chapters' finished runs
 	@$(PY) tools/make_pretrained.py
 
-results: .venv/.ready  ## write the results page anew from the stored records
+results: .venv/.ready  ## write the results page and chapter 10's tables anew from the stored records
 	@$(PY) tools/make_results.py
+	@$(PY) tools/make_speed.py
 
 bench: $(PYTHAE)/.ready  ## measure speed against common loops, pythae and the bare arithmetic (a quarter of an hour)
 	@$(PY) benchmarks/training.py --pythae $(PYTHAE)/bin/python --compile --out benchmarks/results/training.json
 	@$(PY) benchmarks/nll.py --pythae $(PYTHAE)/bin/python --out benchmarks/results/nll.json
+	@$(PY) benchmarks/time_to_target.py --out benchmarks/results/time_to_target.json
+	@$(PY) tools/make_speed.py
 
 clean:  ## remove what was built, keep the installed packages
 	rm -rf _build _proc _docs build dist book/static/mathjax book/static/widgets/manager .pytest_cache .hypothesis

@@ -1,26 +1,37 @@
-"""The search for a one-cycle recipe that gets S0's network (784-400-20) to a low validation loss in few epochs.
+"""The search for a one-cycle recipe that gets a network to a low validation loss in few epochs.
 
-Every combination of the highest learning rate, the batch size and the number of epochs is trained on S0's protocol (pooled split, β = 1). The
-losses do not depend on how busy the machine is, so several of these may run side by side; a stopped search goes on.
+Every combination of the highest learning rate, the batch size and the number of epochs is trained: S0's network (784-400-20) on its pooled
+split of MNIST, or the convolutional network of chapter 8 on Fashion-MNIST. The losses do not depend on how busy the machine is, so several
+of these may run side by side, each in a folder of its own; a stopped search goes on.
 
-    python benchmarks/recipes.py --lr 0.002 0.004 0.008 --batch-size 128 256 512 --epochs 15 --out benchmarks/results/recipes.json
+    python benchmarks/recipes.py mlp --lr 0.002 0.004 0.008 --batch-size 128 256 512 --epochs 15 --out benchmarks/results/recipes.json
+    python benchmarks/recipes.py conv --lr 0.002 0.004 0.008 --batch-size 128 --epochs 5 --out benchmarks/results/recipes.json
 """
 import argparse
 import json
 from pathlib import Path
 
+from vae_tutorial.conv import ConvVAE
 from vae_tutorial.data import load_data
 from vae_tutorial.sweeps import sweep
+from vae_tutorial.training import LR_SCHEDULES
+from vae_tutorial.vae import VAE
 
 
-def search(grid, folder):
+NETWORKS = {"mlp": (VAE, dict(name="mnist", split="pooled")), "conv": (ConvVAE, dict(name="fashion"))}
+
+
+def search(network, grid, folder):
     """A row for each combination, the lowest validation loss first."""
-    table = sweep(load_data("mnist", split="pooled"), grid, lr_schedule="one-cycle", folder=folder, precision="fp32")
-    return table.sort_values("loss")[[*grid, "loss", "reconstruction", "kl", "epoch"]]
+    model_class, protocol = NETWORKS[network]
+    table = sweep(load_data(**protocol), grid, model_class=model_class, folder=folder, precision="fp32")
+    return table.assign(network=network).sort_values("loss")[["network", *grid, "loss", "reconstruction", "kl", "epoch"]]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("network", choices=NETWORKS)
+    parser.add_argument("--lr-schedule", nargs="+", choices=LR_SCHEDULES, default=["one-cycle"])
     parser.add_argument("--lr", type=float, nargs="+", default=[2e-3, 4e-3, 8e-3], help="highest learning rates")
     parser.add_argument("--batch-size", type=int, nargs="+", default=[128, 256, 512])
     parser.add_argument("--epochs", type=int, nargs="+", default=[15])
@@ -28,14 +39,15 @@ def main():
     parser.add_argument("--folder", type=Path, default=Path("_build/recipes"), help="where the runs are kept")
     parser.add_argument("--out", type=Path, help="file to which the rows are added")
     options = parser.parse_args()
-    rows = search({"lr": options.lr, "batch_size": options.batch_size, "epochs": options.epochs, "seed": options.seed}, options.folder)
+    varied = ("lr_schedule", "lr", "batch_size", "epochs", "seed")
+    rows = search(options.network, {name: getattr(options, name) for name in varied}, options.folder)
     print(rows.round(4).to_string(index=False))
     if options.out:
         known = json.loads(options.out.read_text()) if options.out.exists() else []
         new = json.loads(rows.to_json(orient="records"))
-        keys = ("lr", "batch_size", "epochs", "seed")
-        fresh = {tuple(row[key] for key in keys): row for row in known + new}
-        options.out.write_text(json.dumps(sorted(fresh.values(), key=lambda row: row["loss"]), indent=1) + "\n")
+        fresh = {tuple(row[key] for key in ("network", *varied)): row for row in known + new}
+        rows = sorted(fresh.values(), key=lambda row: (row["network"], row["loss"]))
+        options.out.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
 
 
 if __name__ == "__main__":

@@ -16,8 +16,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import mutual_info_score
+from torch import nn
 
 from vae_tutorial import sweeps
+from vae_tutorial.conv import ConvVAE
 from vae_tutorial.data import ImageData, Split, load_data
 from vae_tutorial.sweeps import (FACTORS, mig, mutual_information, plot_rate_distortion, plot_tradeoff, shapes, summarize,
                                  sweep)
@@ -206,6 +208,199 @@ def test_death_between_the_files_of_a_run(data, tmp_path, lost, monkeypatch):
         run(data, tmp_path / "killed")
     assert not (tmp_path / "killed" / "beta=1,seed=1" / "row.json").exists()
     assert figures(run(data, tmp_path / "killed")).equals(figures(whole))
+
+
+# --- many models at once --------------------------------------------------------------------------
+
+FIGURES = ["loss", "reconstruction", "kl", "train_loss", "train_reconstruction", "train_kl"]
+MIXED = {"beta": [1.0, LinearBeta(2, every="step"), 4.0], "seed": [0, 1]}
+
+
+class Double(VAE):
+    """In double precision, so that nothing but a mistake can be seen."""
+
+    def __init__(self, latent_dim=3, hidden_dims=(8,)):
+        super().__init__(hidden_dims=hidden_dims, latent_dim=latent_dim)
+        self.config = dict(latent_dim=latent_dim, hidden_dims=hidden_dims)
+        self.double()
+
+    def encode(self, x):
+        return super().encode(x.double())
+
+
+class TinyConv(ConvVAE):
+    def __init__(self, latent_dim=3, hidden_dims=(8,)):
+        super().__init__(latent_dim, channels=(4,))
+        self.config = dict(latent_dim=latent_dim, hidden_dims=hidden_dims)
+
+
+class WithLayer(VAE):
+    layer = None
+
+    def __init__(self, latent_dim=3, hidden_dims=(8,)):
+        super().__init__(hidden_dims=hidden_dims, latent_dim=latent_dim)
+        self.encoder.insert(2, self.layer())
+
+
+class Normalised(WithLayer):
+    layer = staticmethod(lambda: nn.BatchNorm1d(8))
+
+
+class Dropped(WithLayer):
+    layer = staticmethod(lambda: nn.Dropout(0.1))
+
+
+@pytest.fixture
+def fitted(monkeypatch):
+    """The arguments of every call of `fit`: of all that is trained by itself."""
+    calls = []
+    monkeypatch.setattr(sweeps, "fit", count_calls(calls))
+    return calls
+
+
+def assert_close(found, expected, tolerance):
+    for column in FIGURES:
+        np.testing.assert_allclose(found[column], expected[column], rtol=tolerance, atol=0, err_msg=column)
+    rest = ["seed", "epoch", "ended", "error"]
+    assert found[rest].equals(expected[rest])
+
+
+@pytest.mark.parametrize("at_once", [2, 4, 99])
+def test_models_trained_at_once_are_those_trained_one_by_one(data, tmp_path, fitted, at_once):
+    """In float32, over three epochs, to 1e-5 of each figure; with another noise or order they differ by 1e-3 and more."""
+    expected = run(data, tmp_path / "one", MIXED, epochs=3)
+    fitted.clear()
+    before = torch.get_rng_state()
+    found = run(data, tmp_path / "many", MIXED, epochs=3, at_once=at_once)
+    assert not fitted and torch.get_rng_state().equal(before)
+    assert_close(found, expected, tolerance=1e-5)
+    for path, path_expected in zip(found.path, expected.path):
+        (model, history), (_, expected_history) = load_model(path), load_model(path_expected)
+        assert history.settings == expected_history.settings and not model.training
+        assert [(e.beta, e.lr, e.settled) for e in history] == [(e.beta, e.lr, e.settled) for e in expected_history]
+        torch.testing.assert_close(weights(path), weights(path_expected), rtol=0, atol=1e-5)
+    assert found.seconds.gt(0).all()
+    files = lambda name: sorted(path.relative_to(tmp_path / name).as_posix() for path in (tmp_path / name).rglob("*"))
+    assert files("many") == files("one")
+
+
+@pytest.mark.parametrize("settings", [{}, {"lr_schedule": "one-cycle"}, {"restore_best": False, "lr": 0.03}])
+def test_in_double_precision_the_weights_are_the_same_to_ten_digits(data, tmp_path, fitted, settings):
+    both = [run(data, tmp_path / str(n), MIXED, epochs=3, model_class=Double, at_once=n, **settings) for n in (1, 6)]
+    assert len(fitted) == 6
+    for one, many in zip(*(table.path for table in both)):
+        expected, found = weights(one, model_class=Double), weights(many, model_class=Double)
+        assert found.dtype == torch.float64
+        assert (found - expected).abs().max() < 1e-10 * expected.abs().max()
+
+
+def test_draws_are_each_members_own(data, tmp_path):
+    """Two objectives: one draws twice, one is noise alone, so that any draw of another member would be seen."""
+    def noise(model, x, beta, generator):
+        first, second = torch.randn(len(x), 3, generator=generator), torch.randn((len(x),), generator=generator)
+        terms = elbo(model, x, beta, generator)
+        return terms._replace(reconstruction=first.mean() + 10 * second.mean(), kl=terms.kl * 0)
+    both = [run(data, tmp_path / str(n), {"seed": [0, 1, 2]}, objective=noise, at_once=n) for n in (1, 3)]
+    assert both[0].train_reconstruction.nunique() == 3
+    np.testing.assert_allclose(both[1].train_reconstruction, both[0].train_reconstruction, rtol=1e-4)
+
+
+def test_diverged_member_leaves_the_others_alone(data, tmp_path, fitted):
+    bomb = LinearBeta(epochs=2, start=0.0, end=1e39, every="epoch")         # more than float32 holds, from the second epoch on
+    grid = {"beta": [1.0, bomb, 4.0], "seed": [0]}
+    one, many = (run(data, tmp_path / str(n), grid, epochs=3, at_once=n) for n in (1, 3))
+    assert len(fitted) == 3
+    assert many.ended.tolist() == ["all epochs done", "diverged", "all epochs done"]
+    assert many.error[1].startswith("epoch 2 diverged: the loss was inf in step 1")
+    assert_close(many, one, tolerance=1e-5)
+    model, history = load_model(many.path[1])
+    assert len(history) == 1 and torch.isfinite(weights(many.path[1])).all()
+    torch.testing.assert_close(weights(many.path[1]), weights(one.path[1]), rtol=0, atol=1e-5)
+
+
+def test_only_seed_and_beta_may_differ_in_a_group(data, tmp_path, fitted):
+    grid = {"seed": [0, 1], "lr": [1e-3, 1e-2], "latent_dim": [2, 3]}
+    one, many = (run(data, tmp_path / str(n), grid, at_once=n) for n in (1, 4))
+    assert len(fitted) == 8
+    assert_close(many, one, tolerance=1e-5)
+    assert many[["lr", "latent_dim"]].equals(one[["lr", "latent_dim"]])
+
+
+def test_convolutions_at_once(data, tmp_path, fitted):
+    one, many = (run(data, tmp_path / str(n), {"seed": [0, 1]}, model_class=TinyConv, at_once=n) for n in (1, 2))
+    assert len(fitted) == 2
+    assert_close(many, one, tolerance=1e-5)
+
+
+def test_bfloat16_at_once_is_within_its_rounding(data, tmp_path, fitted):
+    exact, one, many = (run(data, tmp_path / name, precision=precision, at_once=n)
+                        for name, precision, n in [("exact", "fp32", 1), ("one", "bf16", 1), ("many", "bf16", 4)])
+    assert len(fitted) == 8
+    assert not many.loss.equals(exact.loss)
+    for column in ("loss", "train_loss"):
+        np.testing.assert_allclose(many[column], one[column], rtol=1e-3)
+
+
+def from_elsewhere(model, x, beta, generator):
+    return elbo(model, (x + 0.1 * torch.rand_like(x)).clamp(0, 1), beta, generator)
+
+
+def with_a_decision(model, x, beta, generator):
+    return elbo(model, x, beta if elbo(model, x).kl < 1 else 0.0, generator)
+
+
+@pytest.mark.parametrize("settings", [dict(patience=1), dict(callbacks=[lambda *_: None]), dict(model_class=Normalised),
+                                      dict(model_class=Dropped), dict(objective=from_elsewhere), dict(objective=with_a_decision)],
+                         ids=["patience", "callbacks", "batch norm", "dropout", "other draws", "decision"])
+def test_what_cannot_be_batched_is_trained_one_by_one(data, tmp_path, fitted, settings):
+    tables = []
+    for n in (1, 4):
+        torch.manual_seed(0)                 # for those that draw from PyTorch's generator
+        tables.append(run(data, tmp_path / str(n), at_once=n, **settings))
+    assert len(fitted) == 8 and figures(tables[0]).equals(figures(tables[1]))
+
+
+def test_interrupted_group_starts_again_and_what_is_finished_stays(data, tmp_path, fitted, monkeypatch):
+    original, left = sweeps._finish, iter(range(5))          # a group of two runs and two epochs, then in the next one
+
+    def press(*args):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return original(*args)
+    monkeypatch.setattr(sweeps, "_finish", press)
+    with pytest.raises(KeyboardInterrupt):
+        run(data, tmp_path / "a", at_once=2)
+    assert len(list((tmp_path / "a").glob("*/row.json"))) == 2
+    monkeypatch.setattr(sweeps, "_finish", original)
+    assert figures(run(data, tmp_path / "a", at_once=2)).equals(figures(run(data, tmp_path / "b", at_once=2)))
+    assert not fitted
+
+
+def test_run_with_a_checkpoint_goes_on_by_itself(data, tmp_path, fitted):
+    def press(model, history):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(data, tmp_path, callbacks=[press])
+    assert (tmp_path / "beta=1,seed=0" / "run.safetensors").exists()
+    fitted.clear()
+    table = run(data, tmp_path, at_once=4)
+    assert [call["seed"] for call in fitted] == [0] and len(table) == 4
+    assert figures(run(data, tmp_path, at_once=1)).equals(figures(table))
+    assert not list(tmp_path.rglob("run.safetensors"))
+
+
+def test_bar_counts_the_epochs_of_a_group(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("TQDM_DISABLE")
+    sweep(data, GRID, folder=tmp_path, epochs=2, hidden_dims=(8,), latent_dim=3, at_once=4, device="cpu")
+    shown = capsys.readouterr()
+    assert "8/8" in shown.out + shown.err
+
+
+@pytest.mark.parametrize("at_once", [0, True, 2.0])
+def test_number_of_models_at_once(data, tmp_path, at_once):
+    with pytest.raises(ValueError, match=f"at_once is {at_once}, must be a whole number of at least 1"):
+        run(data, tmp_path, at_once=at_once)
 
 
 # --- what goes wrong -----------------------------------------------------------------------------

@@ -3,6 +3,7 @@ import json
 import math
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vae_tutorial import training
+from vae_tutorial.conv import ConvVAE
 from vae_tutorial.data import ImageData, Split, intensities, load_data
 from vae_tutorial.training import (ConstantBeta, CosineBeta, CyclicalBeta, Epoch, History, LinearBeta,
                                    ShowReconstructions, SigmoidBeta, TrainingDiverged, batches, fit, load_model,
@@ -338,6 +340,27 @@ def test_resumed_is_the_same_to_the_bit_as_never_stopped(data, tmp_path, lr_sche
     assert resumed.ended == history.ended == "all epochs done"
 
 
+def test_resumed_convolutions_are_the_same_to_the_bit(data, tmp_path):
+    """Their weights lie in memory in another order than in a file; moments that did not follow them would be mixed up."""
+    def model(seed):
+        torch.manual_seed(seed)
+        return ConvVAE(3, channels=(4, 6))
+    kwargs = dict(epochs=4, beta=1.0)
+    whole, history = train(data, model=model(0), **kwargs)
+    train(data, model=model(0), checkpoint=tmp_path, callbacks=[interrupt_after(2)], **kwargs)
+    resumed, resumed_history = train(data, model=model(5), checkpoint=tmp_path, resume=True, **kwargs)
+    assert weights(resumed).equal(weights(whole)) and rows(resumed_history) == rows(history)
+
+
+def test_weights_of_convolutions_lie_channels_last_and_their_file_is_whole(data, tmp_path):
+    model, _ = train(data, epochs=1, model=ConvVAE(3, channels=(4, 6)))
+    assert model.encoder[2].weight.is_contiguous(memory_format=torch.channels_last)
+    assert not model.encoder[2].weight.is_contiguous()
+    save_model(model, tmp_path / "model.safetensors")
+    loaded, _ = load_model(tmp_path / "model.safetensors", ConvVAE)
+    assert weights(loaded).equal(weights(model)) and loaded.encoder[2].weight.is_contiguous()
+
+
 def interrupt_after(epochs):
     def callback(model, history):
         if len(history) == epochs:
@@ -526,3 +549,25 @@ def test_reconstructions_are_redrawn_after_every_epoch(data, monkeypatch):
 def test_a_model_with_a_history_of_no_epochs_is_saved_and_loaded(tmp_path):
     save_model(VAE((1, 2, 2), (3,), 2), tmp_path / "model.safetensors", History(ended="diverged"))
     assert load_model(tmp_path / "model.safetensors")[1] == History(ended="diverged")
+
+
+# --- rates and compiling -------------------------------------------------------------------------
+
+def test_each_schedule_has_a_usual_rate(data):
+    for lr_schedule, lr in {"constant": 1e-3, "one-cycle": 4e-3}.items():
+        usual, named = (train(data, epochs=3, lr_schedule=lr_schedule, **given)[1] for given in ({}, {"lr": lr}))
+        assert usual.settings == named.settings and rows(usual) == rows(named)
+
+
+def test_unknown_schedule_is_named_whatever_the_rate(data):
+    with pytest.raises(ValueError, match="lr_schedule is 'cosine'"):
+        train(data, lr_schedule="cosine")
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="compiling wants a C++ compiler")
+def test_compiled_is_the_same_but_for_rounding(data):
+    """Also while β moves with every step, which must not be compiled into the objective."""
+    (_, eager), (_, compiled) = (train(data, epochs=2, batch_size=50, compile=compile) for compile in (False, True))
+    for one, other in zip(eager, compiled, strict=True):
+        assert other.beta == one.beta
+        assert (other.train_loss, other.loss, other.kl) == pytest.approx((one.train_loss, one.loss, one.kl), rel=1e-4)

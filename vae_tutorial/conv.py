@@ -41,7 +41,7 @@ class ConvVAE(BaseVAE):
         inner = (channels[-1], *sizes[-1])
         self.encoder = nn.Sequential(*_halve(input_shape[0], *channels), nn.Flatten(), nn.Linear(math.prod(inner), 2 * latent_dim))
         widths = (*reversed(channels), max(1, channels[0] // 2))
-        self.decoder = nn.Sequential(nn.Linear(latent_dim, math.prod(inner)), nn.ReLU(), nn.Unflatten(1, inner),
+        self.decoder = nn.Sequential(nn.Linear(latent_dim, math.prod(inner)), nn.ReLU(inplace=True), nn.Unflatten(1, inner),
                                      *_double(widths, sizes[::-1]), nn.Conv2d(widths[-1], input_shape[0], 3, padding=1))
 
 # %% ../nbs/08_conv.ipynb #cc8649af
@@ -53,10 +53,10 @@ def _check_axes(channels, input_shape):
 
 
 def _halve(*channels):
-    """Convolutions of stride 2 between these channels, each with its ReLU."""
+    """Convolutions of stride 2 between these channels, each with its ReLU, in place: the memory is gone through once less."""
     layers = []
     for n_in, n_out in zip(channels, channels[1:]):
-        layers += [nn.Conv2d(n_in, n_out, 3, stride=2, padding=1), nn.ReLU()]
+        layers += [nn.Conv2d(n_in, n_out, 3, stride=2, padding=1), nn.ReLU(inplace=True)]
     return layers
 
 
@@ -66,5 +66,5 @@ def _double(channels, sizes):
     for n_in, n_out, small, large in zip(channels, channels[1:], sizes, sizes[1:]):
         # stride 2 leads from n to 2 n - 1: an even size needs one row and column more
         extra = tuple(b - (2 * a - 1) for a, b in zip(small, large))
-        layers += [nn.ConvTranspose2d(n_in, n_out, 3, stride=2, padding=1, output_padding=extra), nn.ReLU()]
+        layers += [nn.ConvTranspose2d(n_in, n_out, 3, stride=2, padding=1, output_padding=extra), nn.ReLU(inplace=True)]
     return layers

@@ -6,24 +6,31 @@
 __all__ = ['FACTORS', 'sweep', 'summarize', 'plot_tradeoff', 'plot_rate_distortion', 'shapes', 'mutual_information', 'mig']
 
 # %% ../nbs/07_sweeps.ipynb #b0fcde9d
+import copy
 import inspect
 import itertools
 import json
 import math
 import os
 import re
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+import torch.distributed as dist
 from scipy import stats
+from torch.func import functional_call, stack_module_state
+from torch.overrides import TorchFunctionMode
 from tqdm.auto import tqdm
 
-from .data import ImageData, Split, _check_choice, _store
-from .training import (TrainingDiverged, _as_schedule, _check_arguments, _check_whole, _describe, _fingerprint,
-                                   best_device, fit, has_native_bf16, save_model)
+from .data import ImageData, Split, _check_choice, _store, intensities
+from .training import (_USUAL_LR, LR_SCHEDULES, TrainingDiverged, _as_schedule, _at_precision, _check_arguments,
+                                   _check_whole, _describe, _each_alone, _fingerprint, _finish_epoch, _join, _Objective,
+                                   _Run, best_device, fit, has_native_bf16, save_model, validate)
 from .vae import VAE
 
 # %% ../nbs/07_sweeps.ipynb #5898a6cc
@@ -91,15 +98,19 @@ def _row(history, restore_best, error=""):
     return figures | dict(seconds=sum(e.seconds for e in history), ended=history.ended, error=error)
 
 
+def _new_model(model_class, settings):
+    """A model with the initial weights that belong to the seed; the caller's generator stays as it is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(settings["seed"])
+        return model_class(**{name: settings[name] for name in _settable(model_class)[0]})
+
+
 def _train_run(model_class, data, settings, folder):
     """Train or continue one run in its folder, keep its model there, and return its row."""
-    of_model, of_fit = _settable(model_class)
-    with torch.random.fork_rng(devices=[]):         # the caller's generator stays as it is
-        torch.default_generator.manual_seed(settings["seed"])
-        model = model_class(**{name: settings[name] for name in of_model})
-    error = ""
+    model, error = _new_model(model_class, settings), ""
+    of_fit = {name: settings[name] for name in _settable(model_class)[1]}
     try:
-        history = fit(model, data, **{name: settings[name] for name in of_fit}, checkpoint=folder, resume=True, progress=False)
+        history = fit(model, data, **of_fit, checkpoint=folder, resume=True, progress=False)
     except TrainingDiverged as diverged:
         history, error = diverged.history, str(diverged)
     if history.ended == "interrupted":
@@ -134,27 +145,27 @@ def _check_same(path, asked, saved):
                              "ask for the same to continue that sweep, or give another folder")
 
 # %% ../nbs/07_sweeps.ipynb #7dfe40e4
-def _open_folder(folder, model_class, data, grid, settings):
-    """Note in a folder what its sweep is, or see that it is this one."""
+def _settled(settings):
+    """Settings with what "auto" and None stand for: the device decides of the precision, the schedule of the learning rate."""
+    found = dict(settings)
+    if found.get("precision") == "auto":
+        found["precision"] = "bf16" if has_native_bf16(torch.device(found.get("device") or best_device())) else "fp32"
+    if "lr" in found and found["lr"] is None:
+        found["lr"] = _USUAL_LR.get(found.get("lr_schedule"))
+    return found
+
+
+def _open_folder(folder, model_class, data, grid, settings, first=True):
+    """Note in a folder what its sweep is, or see that it is this one; of several processes, the first takes the note."""
     images = {f"{name} images": _fingerprint(getattr(data, name).images) for name in ("train", "val")}
     asked = {"model": model_class.__name__, "varied": ", ".join(grid), **images}
-    asked |= {name: _as_json(value) for name, value in settings.items() if name not in _NO_MATTER}
-    if asked.get("precision") == "auto":              # what that means depends on the device
-        asked["precision"] = "bf16" if has_native_bf16(torch.device(settings.get("device") or best_device())) else "fp32"
+    asked |= {name: _as_json(value) for name, value in _settled(settings).items() if name not in _NO_MATTER}
     path = folder / "sweep.json"
-    if path.exists():
-        _check_same(path, asked, json.loads(path.read_text()))
-    else:
-        _write_json(path, asked)
-
-
-def _finished(path, values):
-    """The row of a finished run, or None."""
-    if not path.exists():
-        return None
-    saved = json.loads(path.read_text())
-    _check_same(path, {name: _as_json(value) for name, value in values.items()}, saved["settings"])
-    return saved["row"]
+    if first and not path.exists():
+        return _write_json(path, asked)
+    while not path.exists():
+        time.sleep(0.1)
+    _check_same(path, asked, json.loads(path.read_text()))
 
 
 def _write_table(folder):
@@ -163,32 +174,87 @@ def _write_table(folder):
     table = pd.DataFrame([s["settings"] | s["row"] for s in saved])
     _store(folder / "sweep.csv", table.to_csv(index=False).encode())
 
+# %% ../nbs/07_sweeps.ipynb #7e5e001b
+@dataclass
+class _Member:
+    """A run of a sweep: its folder, the values that it has of the grid, all its settings, and its row once there is one."""
+
+    folder: Path
+    values: dict
+    settings: dict
+    row: dict | None = None
+
+    def finished(self):
+        """Whether there is a row, which another process may have written."""
+        path = self.folder / "row.json"
+        if self.row is None and path.exists():
+            saved = json.loads(path.read_text())
+            _check_same(path, {name: _as_json(value) for name, value in self.values.items()}, saved["settings"])
+            self.row = saved["row"]
+        return self.row is not None
+
+    def finish(self, row):
+        """Keep the row; the model has been saved before."""
+        self.row, settings = row, {name: _as_json(value) for name, value in self.values.items()}
+        _write_json(self.folder / "row.json", {"settings": settings, "row": row})
+        self.drop_checkpoint()
+
+    def drop_checkpoint(self):
+        (self.folder / "run.safetensors").unlink(missing_ok=True)
+
 # %% ../nbs/07_sweeps.ipynb #7cf76a30
 class _EpochBar(tqdm):
-    """A progress bar over the epochs of all runs."""
+    """A progress bar over the epochs of all runs, also of those that other processes train."""
 
-    def __init__(self, epochs, progress):
+    def __init__(self, members, progress):
         # tqdm's notebook bar does not ask TQDM_DISABLE by itself
-        super().__init__(total=epochs, unit=" epochs", disable=not progress or "TQDM_DISABLE" in os.environ)
-        self.before = 0
+        super().__init__(total=sum(member.settings["epochs"] for member in members), unit=" epochs",
+                         disable=not progress or "TQDM_DISABLE" in os.environ)
+        self.members = members
 
-    def watching(self, settings, name):
+    def watching(self, member):
         """The settings of a run, with a callback more that moves this bar."""
         def move(model, history):
-            self.set_postfix_str(f"{name}: {history[-1].loss:.2f} nats", refresh=False)
-            self.to(self.before + len(history))
-        return settings | {"callbacks": (*settings["callbacks"], move)}
+            self.set_postfix_str(f"{member.folder.name}: {history[-1].loss:.2f} nats", refresh=False)
+            self.count(len(history))
+        return member.settings | {"callbacks": (*member.settings["callbacks"], move)}
 
-    def to(self, epochs):
-        self.update(epochs - self.n)
+    def count(self, current=0):
+        """Count all epochs of the finished runs, also those that they did not need, and the `current` ones."""
+        finished = sum(member.settings["epochs"] for member in self.members if member.finished())
+        self.update(finished + current - self.n)
 
-    def finish(self, epochs):
-        """Count all epochs of a run as done, also those that it did not need."""
-        self.before += epochs
-        self.to(self.before)
+# %% ../nbs/07_sweeps.ipynb #7e5e0001
+def _rank_and_world():
+    """Number of this process and how many there are: as they were joined, or as `torchrun` says."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    return (int(os.environ["RANK"]) if world > 1 else 0), world
+
+# %% ../nbs/07_sweeps.ipynb #7e5e0003
+def _groups(members, at_once):
+    """Runs in groups of at most `at_once` that differ in seed and β alone; one with a checkpoint is left by itself."""
+    alike = {}
+    for member in members:
+        by_itself = at_once == 1 or (member.folder / "run.safetensors").exists()
+        shared = json.dumps({name: _as_json(v) for name, v in member.values.items() if name not in ("seed", "beta")})
+        alike.setdefault(member.folder if by_itself else shared, []).append(member)
+    return [group[i:i + at_once] for group in alike.values() for i in range(0, len(group), at_once)]
+
+
+def _train(model_class, data, members, at_once, bar):
+    """Train those that are not finished, and give each with its row as soon as there is one."""
+    for member in members:
+        if member.finished():
+            member.drop_checkpoint()
+    for group in _groups([member for member in members if not member.finished()], at_once):
+        rows = _train_together(model_class, data, group, bar) if len(group) > 1 else None
+        for i, member in enumerate(group):
+            yield member, rows[i] if rows else _train_run(model_class, data, bar.watching(member), member.folder)
 
 # %% ../nbs/07_sweeps.ipynb #dad6f379
-def sweep(data, grid, *, folder, model_class=VAE, progress=True, **settings):
+def sweep(data, grid, *, folder, model_class=VAE, at_once=1, progress=True, **settings):
     """Train one model for every combination of settings, and return a table with one row a run.
 
     All is kept in `folder` as it comes: what is finished there is not trained again, and a run that was killed goes on
@@ -205,6 +271,9 @@ def sweep(data, grid, *, folder, model_class=VAE, progress=True, **settings):
         Where the runs are kept. Each has a folder in it with its `model.safetensors`; `sweep.csv` has the table.
     model_class : type
         Class of the model.
+    at_once : int
+        How many runs that differ in `seed` and `beta` alone may be trained as one batched model, with the results of one by one
+        but for rounding. It saves time where one model leaves the hardware idle, as small ones do a GPU; not on a CPU.
     progress : bool
         Whether to show a progress bar.
     **settings
@@ -224,26 +293,172 @@ def sweep(data, grid, *, folder, model_class=VAE, progress=True, **settings):
         If a setting is unknown or its value not allowed, before anything is trained; or if `folder` holds another sweep.
     KeyboardInterrupt
         If interrupted with Ctrl-C; nothing that was finished is lost.
+
+    Notes
+    -----
+    Under `torchrun` the runs are spread over its processes, on one machine or several: run i of the grid is trained in process
+    i modulo their number, each GPU taking the runs of one process. `folder` must be one that all of them see. All processes wait
+    for each other and return the same table, which is that of one process but for `seconds`; the first alone shows a progress
+    bar, and callbacks are called where the run is. Another number of processes may go on with a sweep that was stopped.
+
+    Runs that are trained at once keep no checkpoints: if they are killed, those of them that were not finished start again. Runs
+    with a checkpoint, patience, callbacks or `compile`, models with buffers, and whatever else cannot be batched are trained one by
+    one.
     """
-    folder = Path(folder)
+    _check_whole("at_once", at_once)
+    folder, (rank, world) = Path(folder), _rank_and_world()
     shared = _complete(model_class, grid, settings)
-    combinations = _combinations(grid)
-    for values in combinations:
-        _check_run(model_class, data, shared | values)
-    _open_folder(folder, model_class, data, grid, shared)
-    rows = []
-    with _EpochBar(sum((shared | values)["epochs"] for values in combinations), progress) as bar:
-        for values in combinations:
-            run = folder / _folder_name(values)
-            row = _finished(run / "row.json", values)
-            if row is None:
-                row = _train_run(model_class, data, bar.watching(shared | values, run.name), run)
-                _write_json(run / "row.json", {"settings": {n: _as_json(v) for n, v in values.items()}, "row": row})
-                _write_table(folder)
-            (run / "run.safetensors").unlink(missing_ok=True)
-            bar.finish((shared | values)["epochs"])
-            rows.append(values | row | {"path": str(run / "model.safetensors")})
-    return pd.DataFrame(rows)
+    members = [_Member(folder / _folder_name(values), values, shared | values) for values in _combinations(grid)]
+    for member in members:
+        _check_run(model_class, data, member.settings)
+    _open_folder(folder, model_class, data, grid, shared, first=rank == 0)
+    with _EpochBar(members, progress and rank == 0) as bar, _each_alone():
+        for member, row in _train(model_class, data, members[rank::world], at_once, bar):
+            member.finish(row)
+            _write_table(folder)
+        while not all(member.finished() for member in members):
+            bar.count()
+            time.sleep(0.1)
+        bar.count()
+    if world > 1:
+        _write_table(folder)          # of the earlier ones, the last to be written may have missed a row
+    return pd.DataFrame([member.values | member.row | {"path": str(member.folder / "model.safetensors")} for member in members])
+
+# %% ../nbs/07_sweeps.ipynb #7e5e0010
+class _OwnDraws(TorchFunctionMode):
+    """Inside the `with` block, in a `vmap` over `member`, `torch.randn` with the generator `asked` draws from each member's own."""
+
+    def __init__(self, asked, generators, member):
+        super().__init__()
+        self.asked, self.generators, self.member = asked, generators, member
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function is torch.randn and kwargs.get("generator") is self.asked:
+            draws = [torch.randn(*args, **kwargs | {"generator": own}) for own in self.generators]
+            return torch.stack(draws)[self.member]
+        return function(*args, **kwargs)
+
+
+def _terms(terms):
+    return torch.stack((terms.loss, terms.reconstruction, terms.kl))
+
+
+def _stack(objective, models, generators):
+    """All weights as stacked tensors, of which the models' own become views; and the objective's terms as a function of them.
+
+    The function takes the weights, a batch (M, B, *input_shape) and a β (M,) for each of M models, and gives terms (M, 3).
+    """
+    modules = [_Objective(model, objective) for model in models]
+    weights, _ = stack_module_state(modules)
+    for i, module in enumerate(modules):
+        for name, parameter in module.named_parameters():
+            parameter.data = weights[name].data[i]
+    device = generators[0].device
+    asked, members = torch.Generator(device), torch.arange(len(models), device=device)
+
+    def of_one(weights, x, beta, member):
+        with _OwnDraws(asked, generators, member):
+            return _terms(functional_call(modules[0], weights, (x, beta, asked)))
+
+    of_all = torch.vmap(of_one, randomness="same")        # what is drawn in another way: see below
+    return weights, lambda weights, x, beta: of_all(weights, x, beta, members)
+
+# %% ../nbs/07_sweeps.ipynb #7e5e0012
+def _can_be_batched(settings, models, images):
+    """Whether models give together what each gives by itself, in double precision and with the same draws, on some images."""
+    if settings["patience"] or settings["callbacks"] or settings["compile"] or any(True for _ in models[0].buffers()):
+        return False
+    twins = [copy.deepcopy(model).cpu().double() for model in models]
+    x, beta = intensities(images[:4].cpu()).double(), torch.linspace(0.5, 1.5, len(twins), dtype=torch.float64)
+    seeded = lambda: [torch.Generator().manual_seed(i) for i in range(len(twins))]
+    objective = settings["objective"]
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            alone = [_terms(objective(*each)) for each in zip(twins, itertools.repeat(x), beta.tolist(), seeded())]
+            weights, of_all = _stack(objective, twins, seeded())
+            together = of_all(weights, x.expand(len(twins), *x.shape), beta)
+    except Exception:         # there are many ways not to be batched; trained by itself, a model with a mistake says what it is
+        return False
+    return torch.allclose(together, torch.stack(alone), rtol=1e-6, equal_nan=True)
+
+# %% ../nbs/07_sweeps.ipynb #7e5e0014
+def _begin(model, train, settings):
+    """A run as `fit` begins it with a checkpoint."""
+    beta = _as_schedule(settings["beta"])
+    noted = dict(model=f"{type(model).__name__} {model.config}", objective=_describe(settings["objective"]), beta=repr(beta))
+    noted |= {name: settings[name] for name in ("batch_size", "lr", "lr_schedule", "precision", "seed")}
+    if settings["lr_schedule"] == "one-cycle":
+        noted["epochs"] = settings["epochs"]
+    return _Run(model, train, beta, noted | {"images": _fingerprint(train)}, _steps(train, settings))
+
+
+def _steps(train, settings):
+    return settings["epochs"] * math.ceil(len(train) / settings["batch_size"])
+
+
+def _train_epoch(runs, weights, of_all, optimizer, scheduler):
+    """An epoch of all models at once, each in its own order and with its own β; every run then has its trace."""
+    images, steps, like = runs[0].images, len(runs[0].trace.rows), next(iter(weights.values()))
+    betas = [[run.beta(len(run.history) + step / steps) for run in runs] for step in range(steps)]
+    orders = torch.stack([torch.randperm(len(images), generator=run.rng, device=images.device) for run in runs])
+    beta_of_step, rows = torch.tensor(betas, dtype=like.dtype, device=like.device), []
+    for index, beta in zip(orders.split(runs[0].history.settings["batch_size"], 1), beta_of_step):
+        terms, lr = of_all(weights, intensities(images[index]), beta), scheduler.get_last_lr()[0]
+        optimizer.zero_grad()
+        terms[:, 0].sum().backward()
+        optimizer.step()
+        scheduler.step()
+        rows.append(terms.detach())
+    for run, trace, beta in zip(runs, torch.stack(rows, 1), betas[-1]):
+        run.trace.rows, run.trace.steps, run.at = trace, steps, dict(beta=beta, lr=lr)
+
+# %% ../nbs/07_sweeps.ipynb #7e5e0015
+def _finish(run, val, objective, epochs):
+    """Finish an epoch, and the run where it was the last one or diverged; in that case, return why."""
+    try:
+        _finish_epoch(run, *validate(run.model, val, objective=objective))
+    except TrainingDiverged as diverged:
+        return str(diverged)
+    if len(run.history) == epochs:
+        run.history.ended = "all epochs done"
+    return ""
+
+
+def _keep(run, member, error):
+    """Save the model of a finished run, and return its row."""
+    run.restore(member.settings["restore_best"])
+    member.folder.mkdir(parents=True, exist_ok=True)
+    save_model(run.model, member.folder / "model.safetensors", run.history or None)
+    return _row(run.history, member.settings["restore_best"], error)
+
+# %% ../nbs/07_sweeps.ipynb #7e5e0016
+def _train_together(model_class, data, members, bar):
+    """Train runs that differ in seed and β alone as one model, keep theirs, and return their rows; None where that cannot be."""
+    settings = _settled(members[0].settings)
+    device = torch.device(settings["device"] or best_device())
+    _join(device)                                      # of several processes, each has its GPU
+    models = [_new_model(model_class, member.settings).to(device) for member in members]
+    train, val = data.train.images.to(device), data.val.images.to(device)
+    if not _can_be_batched(settings, models, train):
+        return None
+    runs = [_begin(model, train, _settled(member.settings)) for model, member in zip(models, members)]
+    objective = _at_precision(settings["objective"], device, settings["precision"], compile=False)
+    weights, of_all = _stack(objective, models, [run.rng for run in runs])
+    optimizer = torch.optim.Adam(weights.values(), lr=settings["lr"], fused=device.type != "mps")
+    scheduler = LR_SCHEDULES[settings["lr_schedule"]](optimizer, settings["lr"], _steps(train, settings))
+    errors = [""] * len(runs)
+    while "running" in [run.history.ended for run in runs]:
+        for run in runs:
+            run.begin_epoch()
+        _train_epoch(runs, weights, of_all, optimizer, scheduler)
+        share = (time.perf_counter() - runs[0].started) / len(runs)
+        for i, run in enumerate(runs):
+            if run.history.ended == "running":
+                run.started = time.perf_counter() - share
+                errors[i] = _finish(run, val, objective, settings["epochs"])
+        bar.count(sum(len(run.history) for run in runs))
+    return [_keep(run, member, error) for run, member, error in zip(runs, members, errors)]
 
 # %% ../nbs/07_sweeps.ipynb #0ea4ac5d
 def summarize(table, by, columns, level=0.95):

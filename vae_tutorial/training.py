@@ -19,6 +19,7 @@ import signal
 import time
 import zlib
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -284,7 +285,8 @@ def _plot_curves(history):
 # %% ../nbs/02_training.ipynb #0242328a
 def _write(path, tensors, notes):
     """Write tensors and JSON notes to a safetensors file, in one piece."""
-    payload = safetensors.torch.save(tensors, {"vae_tutorial": json.dumps(notes)})
+    in_order = {name: t.contiguous() for name, t in tensors.items()}
+    payload = safetensors.torch.save(in_order, {"vae_tutorial": json.dumps(notes)})
     partial = path.with_name(path.name + ".partial")
     with open(partial, "wb") as file:
         file.write(payload)
@@ -321,7 +323,7 @@ def save_model(model, path, history=None, **notes):
     """
     notes |= dict(model=type(model).__name__, config=model.config, history=None if history is None else asdict(history),
                   version=vae_tutorial.__version__, torch=torch.__version__)
-    _write(Path(path), {k: v.contiguous() for k, v in model.state_dict().items()}, notes)
+    _write(Path(path), model.state_dict(), notes)
 
 
 def load_model(path, model_class=VAE):
@@ -373,6 +375,13 @@ def has_native_bf16(device):
         return any(getattr(torch.cpu, name, bool)() for name in checks)
     return False
 
+
+def _place(model, device):
+    """Move a model to a device, its convolutions' weights in the order in which they are fastest there."""
+    # "channels last"; not on MPS, where strided weights have given wrong results
+    return model.to(device) if device.type == "mps" else model.to(device, memory_format=torch.channels_last)
+
+
 # %% ../nbs/02_training.ipynb #942038a8
 def _constant(optimizer, lr, steps):
     return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=0)
@@ -383,6 +392,7 @@ def _one_cycle(optimizer, lr, steps):
 
 
 LR_SCHEDULES = {"constant": _constant, "one-cycle": _one_cycle}
+_USUAL_LR = {"constant": 1e-3, "one-cycle": 4e-3}
 
 # %% ../nbs/02_training.ipynb #81a31ded
 class _Trace:
@@ -508,10 +518,12 @@ def _load_run(run, path):
     def part(prefix):
         return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
-    slots = {}
+    slots, weights = {}, list(run.model.parameters())
     for name, t in part("optimizer/").items():
         index, key = name.split("/")
-        slots.setdefault(int(index), {})[key] = t
+        # fused Adam goes through weights and moments in the order in which they lie in memory
+        in_order = torch.empty_like(weights[int(index)]).copy_(t) if t.ndim else t
+        slots.setdefault(int(index), {})[key] = in_order
     run.last, run.best = part("last/"), part("best/")
     run.model.load_state_dict(run.last)
     run.optimizer.load_state_dict(dict(state=slots, param_groups=notes["param_groups"]))
@@ -560,7 +572,7 @@ def _summary(epoch):
             "KL": f"{epoch.kl:.2f}", "β": f"{epoch.beta:.2f}"}
 
 # %% ../nbs/02_training.ipynb #5e776f8a
-def fit(model, data, epochs, *, objective=elbo, batch_size=128, lr=1e-3, beta=1.0, lr_schedule="constant",
+def fit(model, data, epochs, *, objective=elbo, batch_size=128, lr=None, beta=1.0, lr_schedule="constant",
         patience=None, callbacks=(), device=None, precision="auto", compile=False, seed=42,
         restore_best=True, checkpoint=None, resume=False, progress=True):
     """Train a model in place; it ends in evaluation mode, with the weights of the best epoch.
@@ -577,12 +589,12 @@ def fit(model, data, epochs, *, objective=elbo, batch_size=128, lr=1e-3, beta=1.
         `objective(model, x, beta, generator)` giving `Elbo` terms. `functools.partial(elbo, free_bits=0.5)` is one.
     batch_size : int
         Images in a batch, of all processes together.
-    lr : float
-        Learning rate of Adam; the highest one for "one-cycle".
+    lr : float, optional
+        Learning rate of Adam, 1e-3 by default; the highest one for "one-cycle", then 4e-3 by default.
     beta : float or schedule
         Factor on the KL: a number, or a function of time in epochs with an `end`, such as `LinearBeta(10)`.
     lr_schedule : {"constant", "one-cycle"}
-        How the learning rate moves.
+        How the learning rate moves. Chapter 10 has the search for recipes with "one-cycle".
     patience : int, optional
         Stop after this many settled epochs without a new best one.
     callbacks : sequence of callable
@@ -631,7 +643,7 @@ def fit(model, data, epochs, *, objective=elbo, batch_size=128, lr=1e-3, beta=1.
     if precision == "auto":
         precision = "bf16" if has_native_bf16(device) else "fp32"
     settings = dict(model=f"{type(model).__name__} {model.config}", objective=_describe(objective), beta=repr(beta),
-                    batch_size=batch_size, lr=lr, lr_schedule=lr_schedule, precision=precision, seed=seed)
+                    batch_size=batch_size, lr_schedule=lr_schedule, lr=_USUAL_LR.get(lr_schedule) if lr is None else lr, precision=precision, seed=seed)
     _check_arguments(epochs, patience, data, several and compile, **settings)
     train, val = data.train.images.to(device), data.val.images.to(device)
     if lr_schedule == "one-cycle":
@@ -639,7 +651,7 @@ def fit(model, data, epochs, *, objective=elbo, batch_size=128, lr=1e-3, beta=1.
     if checkpoint:
         settings["images"] = _fingerprint(train)
     objective = _at_precision(objective, device, precision, compile)
-    run = _Run(model.to(device), train, beta, settings, epochs * math.ceil(len(train) / batch_size))
+    run = _Run(_place(model, device), train, beta, settings, epochs * math.ceil(len(train) / batch_size))
     if checkpoint:
         path = _open_checkpoint(run, Path(checkpoint), resume)
         callbacks = (lambda *_: _save_run(run, path), *callbacks)
@@ -673,8 +685,9 @@ def _check_arguments(epochs, patience, data, compile_several=False, *, batch_siz
     _check_whole("epochs", epochs)
     _check_whole("batch_size", batch_size)
     _check_whole("seed", seed, lowest=0)
-    _check_number("lr", lr)
     _check_choice("lr_schedule", lr_schedule, tuple(LR_SCHEDULES))
+    if lr is not None:
+        _check_number("lr", lr)
     _check_choice("precision", precision, ("auto", "fp32", "bf16"))
     if compile_several:
         raise ValueError("compile is True, must be False with several processes")
@@ -697,24 +710,40 @@ def _open_checkpoint(run, folder, resume):
 
 # %% ../nbs/02_training.ipynb #fadf8bcd
 def _at_precision(objective, device, precision, compile):
-    """The objective, compiled if so asked, with its matrix products in bfloat16 while it is trained."""
-    if compile:
-        objective = torch.compile(objective)
-    if precision == "fp32":
-        return objective
+    """The objective, while it is trained, compiled if so asked and with its matrix products in bfloat16; as it is in validation."""
+    # on CUDA the compiled kernels are recorded as graphs, so that starting them one by one does not cost more than running them
+    trained = torch.compile(objective, mode="reduce-overhead" if device.type == "cuda" else "default") if compile else objective
 
-    def in_bfloat16(*args):
-        with torch.autocast(device.type, torch.bfloat16, enabled=torch.is_grad_enabled()):
-            return objective(*args)
-    return in_bfloat16
+    def at_precision(model, x, beta, generator):
+        if not torch.is_grad_enabled():
+            return objective(model, x, beta, generator)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            return trained(model, x, beta, generator)
+    return at_precision
+
 
 # %% ../nbs/02_training.ipynb #5e7e0002
+_EACH_ALONE = ContextVar("each process trains models of its own", default=False)
+
+
+@contextmanager
+def _each_alone():
+    """Inside the `with` block, a process under `torchrun` trains models of its own, on its own GPU."""
+    token = _EACH_ALONE.set(True)
+    try:
+        yield
+    finally:
+        _EACH_ALONE.reset(token)
+
+
 def _join(device):
     """Whether several processes train together; the first call under `torchrun` joins them and gives each its GPU."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
-        on_gpu = device.type == "cuda"
-        if on_gpu and device.index is None:
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    launched, on_gpu = int(os.environ.get("WORLD_SIZE", 1)) > 1, device.type == "cuda"
+    if launched and on_gpu and device.index is None and not dist.is_initialized():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    if _EACH_ALONE.get():
+        return False
+    if launched and not dist.is_initialized():
         dist.init_process_group("nccl" if on_gpu else "gloo")
         atexit.register(lambda: dist.is_initialized() and dist.destroy_process_group())
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

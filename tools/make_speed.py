@@ -1,0 +1,78 @@
+"""Write the tables of chapter 10 from the results of `make bench` and of the search for recipes, between its marks; the prose stays."""
+import json
+from statistics import median
+
+import nbformat
+from make_results import ROOT, filled, number, table
+
+RESULTS = ROOT / "benchmarks" / "results"
+CHAPTER = ROOT / "nbs" / "10_going_faster.ipynb"
+
+
+def load(name):
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def where(machine):
+    """Return the hardware and the versions in a few words."""
+    device = machine["gpu"] or f"{machine['cpu']}, {machine['threads']} threads"
+    more = [f"{name} {machine[name]}" for name in ("torch", "pythae") if name in machine]
+    return ", ".join([device, *machine["flags"], *more])
+
+
+def rates(result, gains):
+    """Return the table of one network's contestants."""
+    rows = []
+    for name, each in result["images_per_second"].items():
+        gain = f"{100 * (gains[name] - 1):+.0f} %" if name in gains else ""
+        rows.append([name, f"{median(each):,.0f}", f"{result['times_as_fast_as_usual_loop'][name]:.2f}", gain])
+    rows += [[name, "", "no native bf16 here", ""] for name in result["no_native_bf16_here"]]
+    return table(["contestant", "images/s", "times the usual loop", "gain of the step"], rows)
+
+
+def waits(result):
+    """Say how long the first turn of what is compiled takes, and a later one."""
+    said = []
+    for name, cold in result["seconds_of_cold_turn"].items():
+        warm = result["images"] * result["epochs"] / median(result["images_per_second"][name])
+        said.append(f"{name}: {cold:.0f} s the first time, {warm:.1f} s later")
+    return f"An epoch with what is compiled ({result['images']:,} images): {'; '.join(said)}."
+
+
+def bench():
+    """Return everything that `make bench` has measured."""
+    training, target, nll = load("training"), load("time_to_target"), load("nll")
+    parts = [f"Measured on {where(training['machine'])}; medians over {training['mlp']['rounds']} rounds."]
+    for name, key in (("784-400-20 on MNIST", "mlp"), ("convolutional network on Fashion-MNIST", "conv")):
+        gains = training["gain_of_each_step"] if key == "mlp" else {}
+        parts += [f"**Training, {name}**, {training[key]['images']:,} images an epoch:", rates(training[key], gains), waits(training[key])]
+    rows = [[run["contestant"], run["seed"], run["epochs"], f"{run['seconds']:.0f}", number(run["loss"])] for run in target["runs"]]
+    parts += [f"**Time to a validation −ELBO of {target['target']}**, each from the start of its process to its end. The recipe is there "
+              f"{target['times_sooner']:.2f} times sooner:", table(["contestant", "seed", "epochs", "seconds", "validation −ELBO"], rows)]
+    rows = [[name, f"{median(each):.2f}", f"{nll['times_as_fast_as_pythae'][name]:.2f}"] for name, each in nll["seconds"].items()]
+    parts += [f"**NLL** of {nll['images']} images with {nll['draws']:,} draws each ([chapter 03](03_evaluation.ipynb)):",
+              table(["contestant", "seconds", "times pythae"], rows)]
+    return "\n\n".join(parts)
+
+
+def recipes(epochs=15, seed=42):
+    """Return the table of the search on S0's network: a row for a highest rate, a column for a size of batch."""
+    found = {(row["lr"], row["batch_size"]): row["loss"] for row in load("recipes")
+             if (row["network"], row["lr_schedule"], row["epochs"], row["seed"]) == ("mlp", "one-cycle", epochs, seed)}
+    lrs, sizes = (sorted(set(values)) for values in zip(*found))
+    rows = [[f"{lr:g}", *(f"{found[lr, size]:.2f}" if (lr, size) in found else "" for size in sizes)] for lr in lrs]
+    return table(["highest rate", *(f"batches of {size}" for size in sizes)], rows)
+
+
+def main():
+    chapter = nbformat.read(CHAPTER, as_version=4)
+    for name, content in {"recipes": recipes, "bench": bench}.items():
+        for cell in chapter.cells:
+            if f"<!-- {name} -->" in cell.source:
+                cell.source = filled(cell.source, name, content())
+    nbformat.write(chapter, CHAPTER)
+    print(f"{CHAPTER.relative_to(ROOT)} shows what the benchmarks have measured")
+
+
+if __name__ == "__main__":
+    main()
