@@ -39,7 +39,7 @@ results: .venv/.ready  ## write the results page and chapter 10's tables anew fr
 	@$(PY) tools/make_results.py
 	@$(PY) tools/make_speed.py
 
-bench: $(PYTHAE)/.ready  ## measure speed against common loops, pythae and the bare arithmetic (a quarter of an hour)
+bench: $(PYTHAE)/.ready  ## measure speed against common loops, pythae and the bare arithmetic (half an hour)
 	@$(PY) benchmarks/training.py --pythae $(PYTHAE)/bin/python --compile --out benchmarks/results/training.json
 	@$(PY) benchmarks/nll.py --pythae $(PYTHAE)/bin/python --out benchmarks/results/nll.json
 	@$(PY) benchmarks/time_to_target.py --out benchmarks/results/time_to_target.json

@@ -8,13 +8,14 @@ At the end their losses must agree.
 """
 import argparse
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
 import torch
 from measuring import best_turns, machine, speed_ups, store, take_turns
 
-from vae_tutorial.data import ImageData, Split, load_data
+from vae_tutorial.data import Split, load_data
 from vae_tutorial.sweeps import sweep
 from vae_tutorial.training import best_device, fit, has_native_bf16
 from vae_tutorial.vae import VAE
@@ -25,7 +26,8 @@ BATCHED, ONE_BY_ONE, WITHOUT_FILES = "sweep, all at once", "sweep, one by one", 
 
 def losses_of_sweep(data, network, settings, models, at_once):
     with tempfile.TemporaryDirectory() as folder:
-        return sweep(data, {"seed": list(range(models))}, folder=folder, at_once=at_once, progress=False, **network, **settings).loss.tolist()
+        grid = {"seed": list(range(models))}
+        return sweep(data, grid, folder=folder, at_once=at_once, progress=False, **network, **settings).loss.tolist()
 
 
 def losses_of_fits(data, network, settings, models):
@@ -72,10 +74,10 @@ def main():
     args = parser.parse_args()
     whole = load_data("mnist")
     part = lambda split, n: Split(split.images[:n], split.labels[:n])
-    data = ImageData(part(whole.train, args.images), part(whole.val, 1_000), whole.test, whole.name, whole.source, whole.class_names)
+    data = replace(whole, train=part(whole.train, args.images), val=part(whole.val, 1_000))
     precisions = [name for name in args.precision if name == "fp32" or has_native_bf16(args.device)]
-    result = dict(machine=machine(args.device), models=args.models, images=len(data.train), epochs=args.epochs, rounds=args.rounds,
-                  no_native_bf16_here=precisions != args.precision, networks={})
+    result = dict(machine=machine(args.device), models=args.models, images=len(data.train), epochs=args.epochs,
+                  rounds=args.rounds, no_native_bf16_here=precisions != args.precision, networks={})
     print(f"{args.models} models, {len(data.train):,} images, {args.epochs} epochs, {args.rounds} rounds; {result['machine']}")
     for name, network in NETWORKS.items():
         for precision in precisions:

@@ -1,4 +1,4 @@
-"""Images per second in training: from the loop that people copy, step by step, to `fit`, and the matrix products alone.
+"""Images per second in training: from the loop that people copy, step by step, to `fit`, and the arithmetic alone.
 
 Contestants train the S0 network (784-400-20, Adam, batches of 128) on MNIST, an epoch a turn, and then the convolutional network of
 chapter 8 on some images of Fashion-MNIST. All run in one process, in turns whose order is reversed from round to round, so that a busy
@@ -171,6 +171,28 @@ def matrix_products(images, epochs, device, precision):
     return work
 
 
+def layers_alone(make_model, images, epochs, device, precision):
+    """Every layer with weights by itself, forward and backward, on inputs and gradients that are there already."""
+    model, given, hooks = make_model().to(device, memory_format=torch.channels_last), [], []
+    for layer in model.modules():
+        if hasattr(layer, "weight"):
+            hook = layer.register_forward_hook(lambda layer, inputs, y: given.append((layer, inputs[0].detach(), torch.rand_like(y))))
+            hooks.append(hook)
+    model(intensities(images[:BATCH]).to(device))
+    for hook in hooks:
+        hook.remove()
+    # no one asks for the gradient of the images
+    wanted = [[*layer.parameters(), *([x.requires_grad_()] if number else [])] for number, (layer, x, _) in enumerate(given)]
+
+    def work():
+        for _ in range(epochs * math.ceil(len(images) / BATCH)):
+            for (layer, x, dy), inputs in zip(given, wanted):
+                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                    y = layer(x)
+                torch.autograd.grad(y, inputs, dy.to(y.dtype))
+    return work
+
+
 def fitting(make_model, data, epochs, device, **options):
     """A contestant: `fit` with these options."""
     return lambda: fit(make_model(), data, epochs, device=device, progress=False, **options)
@@ -202,6 +224,7 @@ def conv_contestants(data, args):
         found[named("fit", precision)] = fitting(ConvVAE, data, *turn, precision=precision)
         if args.compile:
             found[named("fit, compiled", precision)] = fitting(ConvVAE, data, *turn, precision=precision, compile=True)
+        found[named("layers alone", precision)] = layers_alone(ConvVAE, data.train.images, *turn, precision)
     return found
 
 

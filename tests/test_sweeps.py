@@ -23,7 +23,7 @@ from vae_tutorial.conv import ConvVAE
 from vae_tutorial.data import ImageData, Split, load_data
 from vae_tutorial.sweeps import (FACTORS, mig, mutual_information, plot_rate_distortion, plot_tradeoff, shapes, summarize,
                                  sweep)
-from vae_tutorial.training import LinearBeta, fit, load_model
+from vae_tutorial.training import LinearBeta, fit, load_model, validate
 from vae_tutorial.vae import VAE, elbo
 
 GRID = {"beta": [1.0, 4.0], "seed": [0, 1]}
@@ -74,13 +74,15 @@ def test_seed_reaches_the_initial_weights(data, tmp_path):
     assert not torch.allclose(*(weights(path) for path in table.path), atol=1e-3)
 
 
+@pytest.mark.parametrize("at_once", [1, 2])
 @pytest.mark.parametrize("restore_best", [True, False])
-def test_row_describes_the_epoch_whose_weights_are_kept(data, tmp_path, restore_best):
-    row = run(data, tmp_path, {"beta": [0.0]}, lr=0.03, epochs=12, restore_best=restore_best).iloc[0]
+def test_row_describes_the_epoch_whose_weights_are_kept(data, tmp_path, restore_best, at_once):
+    row = run(data, tmp_path, {"beta": [0.0, 1.0]}, lr=0.03, epochs=12, restore_best=restore_best, at_once=at_once).iloc[0]
     model, history = load_model(row.path)
     kept = history.best if restore_best else history[-1]
     assert history.best.epoch < 12, "this test needs a run that gets worse"
     assert (row.epoch, row.loss) == (kept.epoch, kept.loss)
+    assert validate(model, data.val.images) == pytest.approx((row.reconstruction, row.kl), rel=1e-6)
 
 
 def test_any_argument_can_be_varied(data, tmp_path):
@@ -224,8 +226,9 @@ class Double(VAE):
         self.config = dict(latent_dim=latent_dim, hidden_dims=hidden_dims)
         self.double()
 
-    def encode(self, x):
-        return super().encode(x.double())
+
+def elbo_in_double(model, x, beta, generator):
+    return elbo(model, x.double(), beta, generator)
 
 
 class TinyConv(ConvVAE):
@@ -286,7 +289,8 @@ def test_models_trained_at_once_are_those_trained_one_by_one(data, tmp_path, fit
 
 @pytest.mark.parametrize("settings", [{}, {"lr_schedule": "one-cycle"}, {"restore_best": False, "lr": 0.03}])
 def test_in_double_precision_the_weights_are_the_same_to_ten_digits(data, tmp_path, fitted, settings):
-    both = [run(data, tmp_path / str(n), MIXED, epochs=3, model_class=Double, at_once=n, **settings) for n in (1, 6)]
+    both = [run(data, tmp_path / str(n), MIXED, epochs=3, model_class=Double, objective=elbo_in_double, at_once=n, **settings)
+            for n in (1, 6)]
     assert len(fitted) == 6
     for one, many in zip(*(table.path for table in both)):
         expected, found = weights(one, model_class=Double), weights(many, model_class=Double)
@@ -294,14 +298,14 @@ def test_in_double_precision_the_weights_are_the_same_to_ten_digits(data, tmp_pa
         assert (found - expected).abs().max() < 1e-10 * expected.abs().max()
 
 
-def test_draws_are_each_members_own(data, tmp_path):
-    """Two objectives: one draws twice, one is noise alone, so that any draw of another member would be seen."""
+def test_draws_are_each_members_own(data, tmp_path, fitted):
+    """An objective that draws three times and reports its noise alone, so that any draw of another member would be seen."""
     def noise(model, x, beta, generator):
         first, second = torch.randn(len(x), 3, generator=generator), torch.randn((len(x),), generator=generator)
         terms = elbo(model, x, beta, generator)
         return terms._replace(reconstruction=first.mean() + 10 * second.mean(), kl=terms.kl * 0)
     both = [run(data, tmp_path / str(n), {"seed": [0, 1, 2]}, objective=noise, at_once=n) for n in (1, 3)]
-    assert both[0].train_reconstruction.nunique() == 3
+    assert len(fitted) == 3 and both[0].train_reconstruction.nunique() == 3
     np.testing.assert_allclose(both[1].train_reconstruction, both[0].train_reconstruction, rtol=1e-4)
 
 
@@ -477,6 +481,12 @@ def test_precision_is_noted_as_the_device_has_it(data, tmp_path, monkeypatch):
     monkeypatch.setattr(sweeps, "has_native_bf16", lambda device: True)
     with pytest.raises(ValueError, match="precision is 'bf16', but .* was made with 'fp32'"):
         run(data, tmp_path, {"seed": [0]}, precision="auto")
+
+
+def test_usual_rate_is_noted_as_a_number(data, tmp_path):
+    first = run(data, tmp_path, {"seed": [0]})
+    assert json.loads((tmp_path / "sweep.json").read_text())["lr"] == 1e-3
+    assert run(data, tmp_path, {"seed": [0]}, lr=1e-3).equals(first)
 
 
 # --- intervals -----------------------------------------------------------------------------------

@@ -169,6 +169,18 @@ def test_waiting_for_the_others_can_be_interrupted_and_loses_nothing(as_process,
     assert len(found["trained"]) == EPOCHS and len(found["loss"]) == 2
 
 
+def test_each_process_may_train_its_runs_at_once(as_process, tmp_path):
+    settings = dict(epochs=2, hidden_dims=(8,), latent_dim=3, precision="fp32", device="cpu", progress=False)
+    alone = sweep(small_data(), GRID, folder=tmp_path / "alone", **settings)
+    as_process(0, 2)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(small_data(), GRID, folder=tmp_path / "two", at_once=3, **settings)
+    assert len(list((tmp_path / "two").glob("*/row.json"))) == 3
+    as_process(1, 2)
+    table = sweep(small_data(), GRID, folder=tmp_path / "two", at_once=3, **settings)
+    assert table.loss.tolist() == pytest.approx(alone.loss.tolist(), rel=1e-5) and table.seed.equals(alone.seed)
+
+
 def test_others_touch_nothing_before_the_first_has_opened_the_folder(as_process, tmp_path):
     as_process(1, 2)
     with pytest.raises(KeyboardInterrupt):

@@ -55,13 +55,31 @@ def bench():
     return "\n\n".join(parts)
 
 
-def recipes(epochs=15, seed=42):
+def grid(rows, epochs, seed):
     """Return the table of the search on S0's network: a row for a highest rate, a column for a size of batch."""
-    found = {(row["lr"], row["batch_size"]): row["loss"] for row in load("recipes")
-             if (row["network"], row["lr_schedule"], row["epochs"], row["seed"]) == ("mlp", "one-cycle", epochs, seed)}
+    found = {(row["lr"], row["batch_size"]): row["loss"] for row in rows if (row["epochs"], row["seed"]) == (epochs, seed)}
     lrs, sizes = (sorted(set(values)) for values in zip(*found))
-    rows = [[f"{lr:g}", *(f"{found[lr, size]:.2f}" if (lr, size) in found else "" for size in sizes)] for lr in lrs]
-    return table(["highest rate", *(f"batches of {size}" for size in sizes)], rows)
+    lines = [[f"{lr:g}", *(f"{found[lr, size]:.2f}" if (lr, size) in found else "" for size in sizes)] for lr in lrs]
+    return table(["highest rate", *(f"batches of {size}" for size in sizes)], lines)
+
+
+def recipes():
+    """Return what the search for one-cycle recipes has found."""
+    rows = load("recipes")
+    mlp, conv = ([row for row in rows if row["network"] == network] for network in ("mlp", "conv"))
+    chosen = {name: load("time_to_target")["recipe"][name] for name in ("epochs", "batch_size", "lr")}
+    by_seed = {row["seed"]: f"{row['loss']:.2f}" for row in mlp if chosen.items() <= row.items()}
+    lines = [[row["lr_schedule"], f"{row['lr']:g}", row["batch_size"], row["epochs"], f"{row['loss']:.2f}"] for row in conv]
+    return "\n\n".join([
+        grid(mlp, epochs=15, seed=42),
+        f"{chosen['epochs']} epochs will do: at {chosen['lr']:g} in batches of {chosen['batch_size']}, seeds {join(sorted(by_seed))} end at "
+        f"{join(by_seed[seed] for seed in sorted(by_seed))}. The convolutional network of [chapter 08](08_conv.ipynb) gains as well:",
+        table(["schedule", "(highest) rate", "batches of", "epochs", "validation −ELBO"], lines)])
+
+
+def join(words):
+    *most, last = map(str, words)
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def main():

@@ -184,19 +184,24 @@ class _Member:
     settings: dict
     row: dict | None = None
 
+    @property
+    def described(self):
+        """Its values as they are kept on disk."""
+        return {name: _as_json(value) for name, value in self.values.items()}
+
     def finished(self):
         """Whether there is a row, which another process may have written."""
         path = self.folder / "row.json"
         if self.row is None and path.exists():
             saved = json.loads(path.read_text())
-            _check_same(path, {name: _as_json(value) for name, value in self.values.items()}, saved["settings"])
+            _check_same(path, self.described, saved["settings"])
             self.row = saved["row"]
         return self.row is not None
 
     def finish(self, row):
         """Keep the row; the model has been saved before."""
-        self.row, settings = row, {name: _as_json(value) for name, value in self.values.items()}
-        _write_json(self.folder / "row.json", {"settings": settings, "row": row})
+        _write_json(self.folder / "row.json", {"settings": self.described, "row": row})
+        self.row = row
         self.drop_checkpoint()
 
     def drop_checkpoint(self):
@@ -238,7 +243,7 @@ def _groups(members, at_once):
     alike = {}
     for member in members:
         by_itself = at_once == 1 or (member.folder / "run.safetensors").exists()
-        shared = json.dumps({name: _as_json(v) for name, v in member.values.items() if name not in ("seed", "beta")})
+        shared = json.dumps({name: value for name, value in member.described.items() if name not in ("seed", "beta")})
         alike.setdefault(member.folder if by_itself else shared, []).append(member)
     return [group[i:i + at_once] for group in alike.values() for i in range(0, len(group), at_once)]
 
@@ -273,7 +278,8 @@ def sweep(data, grid, *, folder, model_class=VAE, at_once=1, progress=True, **se
         Class of the model.
     at_once : int
         How many runs that differ in `seed` and `beta` alone may be trained as one batched model, with the results of one by one
-        but for rounding. It saves time where one model leaves the hardware idle, as small ones do a GPU; not on a CPU.
+        but for rounding. It is meant for small models on a GPU, which they leave idle one by one. On one CPU core, eight models
+        at once were 1.1 times as fast with 784-64-2 and 1.0 times with 784-400-20 (`benchmarks/many_models.py`).
     progress : bool
         Whether to show a progress bar.
     **settings
@@ -302,8 +308,8 @@ def sweep(data, grid, *, folder, model_class=VAE, at_once=1, progress=True, **se
     bar, and callbacks are called where the run is. Another number of processes may go on with a sweep that was stopped.
 
     Runs that are trained at once keep no checkpoints: if they are killed, those of them that were not finished start again. Runs
-    with a checkpoint, patience, callbacks or `compile`, models with buffers, and whatever else cannot be batched are trained one by
-    one.
+    with a checkpoint, patience, callbacks or `compile`, models with buffers, and whatever else cannot be batched are trained one
+    by one.
     """
     _check_whole("at_once", at_once)
     folder, (rank, world) = Path(folder), _rank_and_world()
@@ -322,11 +328,11 @@ def sweep(data, grid, *, folder, model_class=VAE, at_once=1, progress=True, **se
         bar.count()
     if world > 1:
         _write_table(folder)          # of the earlier ones, the last to be written may have missed a row
-    return pd.DataFrame([member.values | member.row | {"path": str(member.folder / "model.safetensors")} for member in members])
+    return pd.DataFrame([m.values | m.row | {"path": str(m.folder / "model.safetensors")} for m in members])
 
 # %% ../nbs/07_sweeps.ipynb #7e5e0010
 class _OwnDraws(TorchFunctionMode):
-    """Inside the `with` block, in a `vmap` over `member`, `torch.randn` with the generator `asked` draws from each member's own."""
+    """In the `with` block and a `vmap` over `member`, `torch.randn` with the generator `asked` draws from each member's own."""
 
     def __init__(self, asked, generators, member):
         super().__init__()

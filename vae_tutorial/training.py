@@ -392,7 +392,7 @@ def _one_cycle(optimizer, lr, steps):
 
 
 LR_SCHEDULES = {"constant": _constant, "one-cycle": _one_cycle}
-_USUAL_LR = {"constant": 1e-3, "one-cycle": 4e-3}
+_USUAL_LR = {"constant": 1e-3, "one-cycle": 8e-3}
 
 # %% ../nbs/02_training.ipynb #81a31ded
 class _Trace:
@@ -590,7 +590,7 @@ def fit(model, data, epochs, *, objective=elbo, batch_size=128, lr=None, beta=1.
     batch_size : int
         Images in a batch, of all processes together.
     lr : float, optional
-        Learning rate of Adam, 1e-3 by default; the highest one for "one-cycle", then 4e-3 by default.
+        Learning rate of Adam, 1e-3 by default; the highest one for "one-cycle", then 8e-3 by default.
     beta : float or schedule
         Factor on the KL: a number, or a function of time in epochs with an `end`, such as `LinearBeta(10)`.
     lr_schedule : {"constant", "one-cycle"}
