@@ -571,3 +571,27 @@ def test_compiled_is_the_same_but_for_rounding(data):
     for one, other in zip(eager, compiled, strict=True):
         assert other.beta == one.beta
         assert (other.train_loss, other.loss, other.kl) == pytest.approx((one.train_loss, one.loss, one.kl), rel=1e-4)
+
+
+def test_without_a_compiler_training_goes_on_uncompiled(tmp_path):
+    """In a process of its own, whose compiler and cache are not there."""
+    script = """
+import torch, warnings
+from dataclasses import replace
+from vae_tutorial.data import Split, load_data
+from vae_tutorial.training import fit
+from vae_tutorial.vae import VAE
+data = load_data("mnist", source="sample")
+data = replace(data, train=Split(data.train.images[:100], data.train.labels[:100]))
+for compile in (True, False):
+    torch.manual_seed(0)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        history = fit(VAE(hidden_dims=(8,)), data, 1, compile=compile, precision="fp32", device="cpu", progress=False)
+    print(round(history[0].loss, 6), sum("training goes on without it" in str(each.message) for each in said))
+"""
+    environment = os.environ | {"CXX": str(tmp_path / "no-such-compiler"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120, check=True)
+    compiled, eager = (line.split() for line in done.stdout.splitlines())
+    assert compiled[1:] == ["1"] and eager[1:] == ["0"]
+    assert float(compiled[0]) == pytest.approx(float(eager[0]), rel=1e-3)

@@ -72,7 +72,7 @@ def recipes():
     lines = [[row["lr_schedule"], f"{row['lr']:g}", row["batch_size"], row["epochs"], f"{row['loss']:.2f}"] for row in conv]
     return "\n\n".join([
         grid(mlp, epochs=15, seed=42),
-        f"{chosen['epochs']} epochs will do: at {chosen['lr']:g} in batches of {chosen['batch_size']}, seeds {join(sorted(by_seed))} end at "
+        f"At {chosen['lr']:g} in batches of {chosen['batch_size']}, the seeds {join(sorted(by_seed))} end at "
         f"{join(by_seed[seed] for seed in sorted(by_seed))}. The convolutional network of [chapter 08](08_conv.ipynb) gains as well:",
         table(["schedule", "(highest) rate", "batches of", "epochs", "validation −ELBO"], lines)])
 

@@ -17,6 +17,7 @@ import math
 import os
 import signal
 import time
+import warnings
 import zlib
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
@@ -604,7 +605,8 @@ def fit(model, data, epochs, *, objective=elbo, batch_size=128, lr=None, beta=1.
     precision : {"auto", "fp32", "bf16"}
         Of the matrix products in training; "auto" is bf16 where the hardware has it.
     compile : bool
-        Run the objective through `torch.compile`: a minute's wait, then faster steps for convolutions. For one process only.
+        Run the objective through `torch.compile`: half a minute's wait, then often faster steps; CUDA graphs on a GPU. Without it, and with a
+        warning, where that fails. For one process only.
     seed : int
         Seed of the order of images and of the draws.
     restore_best : bool
@@ -711,8 +713,7 @@ def _open_checkpoint(run, folder, resume):
 # %% ../nbs/02_training.ipynb #fadf8bcd
 def _at_precision(objective, device, precision, compile):
     """The objective, while it is trained, compiled if so asked and with its matrix products in bfloat16; as it is in validation."""
-    # on CUDA the compiled kernels are recorded as graphs, so that starting them one by one does not cost more than running them
-    trained = torch.compile(objective, mode="reduce-overhead" if device.type == "cuda" else "default") if compile else objective
+    trained = _compiled(objective, device) if compile else objective
 
     def at_precision(model, x, beta, generator):
         if not torch.is_grad_enabled():
@@ -721,6 +722,21 @@ def _at_precision(objective, device, precision, compile):
             return trained(model, x, beta, generator)
     return at_precision
 
+
+def _compiled(objective, device):
+    """The objective compiled; as it is, with a warning, where that fails, as it does without a C++ compiler."""
+    # on CUDA the compiled operations are recorded as graphs, so that starting them one by one does not cost more than running them
+    best = torch.compile(objective, mode="reduce-overhead" if device.type == "cuda" else "default")
+
+    def compiled(*args):
+        nonlocal best
+        try:
+            return best(*args)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            warnings.warn(f"compile is True, but torch.compile fails here, so training goes on without it: {error}".splitlines()[0])
+            best = objective
+            return objective(*args)
+    return compiled
 
 # %% ../nbs/02_training.ipynb #5e7e0002
 _EACH_ALONE = ContextVar("each process trains models of its own", default=False)
