@@ -21,22 +21,23 @@ def where(machine):
 
 
 def rates(result, gains):
-    """Return the table of one network's contestants."""
+    """Return the table of one network's contestants, with what each step of the chapter gains if there are such."""
     rows = []
     for name, each in result["images_per_second"].items():
-        gain = f"{100 * (gains[name] - 1):+.0f} %" if name in gains else ""
-        rows.append([name, f"{median(each):,.0f}", f"{result['times_as_fast_as_usual_loop'][name]:.2f}", gain])
-    rows += [[name, "", "no native bf16 here", ""] for name in result["no_native_bf16_here"]]
-    return table(["contestant", "images/s", "times the usual loop", "gain of the step"], rows)
+        row = [name, f"{median(each):,.0f}", f"{result['times_as_fast_as_usual_loop'][name]:.2f}"]
+        rows.append(row + [f"{100 * (gains[name] - 1):+.0f} %" if name in gains else ""] * bool(gains))
+    return table(["contestant", "images/s", "times the usual loop"] + ["gain of the step"] * bool(gains), rows)
 
 
-def waits(result):
-    """Say how long the first turn of what is compiled takes, and a later one."""
+def remarks(result):
+    """Say how long one waits for what is compiled, and what is missing."""
     said = []
     for name, cold in result["seconds_of_cold_turn"].items():
         warm = result["images"] * result["epochs"] / median(result["images_per_second"][name])
-        said.append(f"{name}: {cold:.0f} s the first time, {warm:.1f} s later")
-    return f"An epoch with what is compiled ({result['images']:,} images): {'; '.join(said)}."
+        said.append(f"*{name}* takes {cold:.0f} s for its first turn and {warm:.1f} s for a later one.")
+    if result["no_native_bf16_here"]:
+        said.append("No rows for bf16, which this machine does not multiply natively.")
+    return " ".join(said)
 
 
 def bench():
@@ -45,7 +46,7 @@ def bench():
     parts = [f"Measured on {where(training['machine'])}; medians over {training['mlp']['rounds']} rounds."]
     for name, key in (("784-400-20 on MNIST", "mlp"), ("convolutional network on Fashion-MNIST", "conv")):
         gains = training["gain_of_each_step"] if key == "mlp" else {}
-        parts += [f"**Training, {name}**, {training[key]['images']:,} images an epoch:", rates(training[key], gains), waits(training[key])]
+        parts += [f"**Training, {name}**, {training[key]['images']:,} images an epoch:", rates(training[key], gains), remarks(training[key])]
     rows = [[run["contestant"], run["seed"], run["epochs"], f"{run['seconds']:.0f}", number(run["loss"])] for run in target["runs"]]
     parts += [f"**Time to a validation −ELBO of {target['target']}**, each from the start of its process to its end. The recipe is there "
               f"{target['times_sooner']:.2f} times sooner:", table(["contestant", "seed", "epochs", "seconds", "validation −ELBO"], rows)]
