@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadFileScheduling
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "nbs").glob("[!._]*.ipynb"))
@@ -33,14 +34,21 @@ DESK = (1300, 1000)
 Visit = namedtuple("Visit", "page complaints")
 
 
-def pytest_collection_modifyitems(items):
-    """Keep the tests of a file, and all that look at the site, on one worker, so that what they share is made once.
+class OneWorkerPerFile(LoadFileScheduling):
+    """Keeps the tests of a file, and all that look at the site, on one worker, so that what they share is made once.
 
-    Notebooks run side by side.
+    Notebooks run side by side. (Marks for `--dist=loadgroup` do nothing with pytest 9.2 and pytest-xdist 3.8.)
     """
-    for item in items:
-        if item.originalname != "test_notebook_runs":
-            item.add_marker(pytest.mark.xdist_group("site" if "site" in item.fixturenames else item.path.stem))
+
+    def _split_scope(self, nodeid):
+        path, test = nodeid.split("::", 1)
+        if test.startswith("test_notebook_runs"):
+            return nodeid
+        return "site" if path.endswith("site.py") else path
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return OneWorkerPerFile(config, log)
 
 
 def run_process(*command, timeout, cwd=ROOT, **environment):

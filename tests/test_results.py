@@ -4,6 +4,8 @@ import json
 import shutil
 
 import make_results
+import make_speed
+import nbformat
 import pytest
 import torch
 from conftest import ROOT, run_process
@@ -100,6 +102,24 @@ def test_the_page_is_what_the_records_say():
     page = (ROOT / "nbs" / "results.md").read_text(encoding="utf-8")
     run_process("tools/make_results.py", timeout=60)
     assert (ROOT / "nbs" / "results.md").read_text(encoding="utf-8") == page, "run make results and commit what it changes"
+
+
+def test_chapter_10_shows_what_the_benchmarks_have_measured():
+    chapter = nbformat.read(make_speed.CHAPTER, as_version=4)
+    shown = [cell.source for cell in chapter.cells]
+    make_speed.fill(chapter)
+    assert [cell.source for cell in chapter.cells] == shown, "run make results and commit what it changes"
+
+
+def test_the_recipe_of_chapter_10_is_the_one_that_was_raced():
+    """And what it reached there is the target, for each of its seeds."""
+    raced = make_speed.load("time_to_target")
+    assert raced["times_sooner"] > 5
+    assert all(run["loss"] <= raced["target"] for run in raced["runs"])
+    settings = {name: f"{name}={value!r}" for name, value in raced["recipe"].items()}
+    [page] = [cell.source for cell in nbformat.read(make_speed.CHAPTER, as_version=4).cells if 'recipe("one-cycle"' in cell.source]
+    assert f'"one-cycle", {raced["recipe"]["epochs"]}' in page and settings["batch_size"] in page
+    assert f"lr={raced['recipe']['lr']:.1e}".replace("e-0", "e-") in page
 
 
 def test_every_published_figure_is_met_or_explained():

@@ -83,12 +83,16 @@ def join(words):
     return f"{', '.join(most)} and {last}" if most else last
 
 
+def fill(chapter):
+    """Fill in the tables of the notebook between its marks."""
+    for name, content in {"recipes": recipes, "bench": bench}.items():
+        (cell,) = (cell for cell in chapter.cells if f"<!-- {name} -->" in cell.source)
+        cell.source = filled(cell.source, name, content())
+
+
 def main():
     chapter = nbformat.read(CHAPTER, as_version=4)
-    for name, content in {"recipes": recipes, "bench": bench}.items():
-        for cell in chapter.cells:
-            if f"<!-- {name} -->" in cell.source:
-                cell.source = filled(cell.source, name, content())
+    fill(chapter)
     nbformat.write(chapter, CHAPTER)
     print(f"{CHAPTER.relative_to(ROOT)} shows what the benchmarks have measured")
 
