@@ -35,7 +35,7 @@ Visit = namedtuple("Visit", "page complaints")
 
 
 class OneWorkerPerFile(LoadFileScheduling):
-    """Keeps the tests of a file, and all that look at the site, on one worker, so that what they share is made once.
+    """Keeps the tests of a file, and all that need the browser, on one worker, so that what they share is made once.
 
     Notebooks run side by side. (Marks for `--dist=loadgroup` do nothing with pytest 9.2 and pytest-xdist 3.8.)
     """
@@ -44,7 +44,7 @@ class OneWorkerPerFile(LoadFileScheduling):
         path, test = nodeid.split("::", 1)
         if test.startswith("test_notebook_runs"):
             return nodeid
-        return "site" if path.endswith("site.py") else path
+        return "browser" if path.endswith(("site.py", "jupyterlab.py")) else path
 
 
 def pytest_xdist_make_scheduler(config, log):

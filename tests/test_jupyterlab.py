@@ -10,6 +10,7 @@ import sys
 import time
 from collections import namedtuple
 from textwrap import dedent
+from urllib.error import URLError
 from urllib.request import urlopen
 
 import execute_notebooks
@@ -96,8 +97,15 @@ def await_server(process, runtime, log):
         # The file is there before it is written.
         return next((json.loads(text) for path in runtime.glob("jpserver-*.json") if (text := path.read_text())), None)
 
+    def answers():
+        try:
+            urlopen(f"{told['url']}api", timeout=60).close()
+        except URLError:          # the file is there before the server listens
+            return False
+        return True
+
     told = until(server, "JupyterLab", seconds=60)
-    urlopen(f"{told['url']}api", timeout=60).close()
+    until(answers, "answer of JupyterLab", seconds=60)
     return told["url"], told["token"]
 
 
