@@ -17,7 +17,6 @@ from vae_tutorial.sweeps import sweep
 from vae_tutorial.training import LR_SCHEDULES
 from vae_tutorial.vae import VAE
 
-
 NETWORKS = {"mlp": (VAE, dict(name="mnist", split="pooled")), "conv": (ConvVAE, dict(name="fashion"))}
 
 

@@ -74,7 +74,8 @@ def recipes():
     return "\n\n".join([
         grid(mlp, epochs=15, seed=42),
         f"At {chosen['lr']:g} in batches of {chosen['batch_size']}, the seeds {join(sorted(by_seed))} end at "
-        f"{join(by_seed[seed] for seed in sorted(by_seed))}. The convolutional network of [chapter 08](08_conv.ipynb) gains as well:",
+        f"{join(by_seed[seed] for seed in sorted(by_seed))}. The convolutional network of [chapter 08](08_conv.ipynb) gains as well "
+        "(the rows of the constant rate are epochs of that chapter's long run):",
         table(["schedule", "(highest) rate", "batches of", "epochs", "validation −ELBO"], lines)])
 
 

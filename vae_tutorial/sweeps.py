@@ -278,8 +278,8 @@ def sweep(data, grid, *, folder, model_class=VAE, at_once=1, progress=True, **se
         Class of the model.
     at_once : int
         How many runs that differ in `seed` and `beta` alone may be trained as one batched model, with the results of one by one
-        but for rounding. It is meant for small models on a GPU, which they leave idle one by one. On one CPU core, eight models
-        at once were 1.1 times as fast with 784-64-2 and 1.0 times with 784-400-20 (`benchmarks/many_models.py`).
+        but for rounding. It is meant for small models on a GPU, which they leave idle one by one; a CPU is busy
+        with one. `benchmarks/many_models.py` measures it.
     progress : bool
         Whether to show a progress bar.
     **settings

@@ -605,7 +605,7 @@ def fit(model, data, epochs, *, objective=elbo, batch_size=128, lr=None, beta=1.
     precision : {"auto", "fp32", "bf16"}
         Of the matrix products in training; "auto" is bf16 where the hardware has it.
     compile : bool
-        Run the objective through `torch.compile`: half a minute's wait, then often faster steps; CUDA graphs on a GPU. Without it, and with a
+        Run the objective through `torch.compile`: half a minute's wait, then faster steps on some machines; CUDA graphs on a GPU. Without it, and with a
         warning, where that fails. For one process only.
     seed : int
         Seed of the order of images and of the draws.
