@@ -14,7 +14,7 @@ SITE_SOURCES := settings.ini tools/build_site.py tools/fetch_assets.py book/asse
 	book/static/widgets/*.js vae_tutorial/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help course site test reproduce pretrained results bench clean distclean
+.PHONY: help course site test reproduce pretrained results bench faults mutate versions clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -35,15 +35,29 @@ reproduce: .venv/.ready  ## run every chapter on the full data and store its out
 pretrained: .venv/.ready  ## train the models that the package ships, or take them from the chapters' finished runs
 	@$(PY) tools/make_pretrained.py
 
-results: .venv/.ready  ## write the results page and chapter 10's tables anew from the stored records
+results: .venv/.ready  ## write the results page, the reliability page and chapter 10's tables anew from the stored records
 	@$(PY) tools/make_results.py
 	@$(PY) tools/make_speed.py
+	@$(PY) tools/make_reliability.py
 
 bench: $(PYTHAE)/.ready  ## measure speed against common loops, pythae and the bare arithmetic (half an hour)
 	@$(PY) benchmarks/training.py --pythae $(PYTHAE)/bin/python --compile --out benchmarks/results/training.json
 	@$(PY) benchmarks/nll.py --pythae $(PYTHAE)/bin/python --out benchmarks/results/nll.json
 	@$(PY) benchmarks/time_to_target.py --out benchmarks/results/time_to_target.json
 	@$(PY) tools/make_speed.py
+
+faults: .venv/.ready  ## bring about every fault of the reliability page, as often as it says (an hour), and write the page
+	@mkdir -p _build && rm -f _build/faults.jsonl
+	@VAE_TUTORIAL_TRIALS=$(CURDIR)/_build/faults.jsonl $(PY) -m pytest --timeout=7200 $(wildcard tests/test_faults_*.py)
+	@$(PY) tools/make_reliability.py _build/faults.jsonl
+
+mutate: .venv/.ready  ## take out the guards of the reliability page, one at a time: its tests must fail
+	@$(PY) tools/mutate.py
+	@$(PY) tools/make_reliability.py
+
+versions: .venv/.ready  ## try the lowest and the highest torch that the package allows (gigabytes of downloads)
+	@$(PY) tools/try_versions.py lowest --out benchmarks/results/versions.json
+	@$(PY) tools/try_versions.py highest --out benchmarks/results/versions.json
 
 clean:  ## remove what was built, keep the installed packages
 	rm -rf _build _proc _docs build dist book/static/mathjax book/static/widgets/manager .pytest_cache .hypothesis

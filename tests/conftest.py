@@ -1,4 +1,5 @@
-"""What all tests share: folders, the environment of a reader without network, processes with a time limit."""
+"""What all tests share: folders, the environment of a reader without network, processes with a time limit, counted faults."""
+import json
 import os
 import shutil
 import subprocess
@@ -27,6 +28,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("course", derandomize=True, deadline=None, database=None)
 settings.load_profile("course")
 
+# `make faults` asks for as many trials as the reliability page tells of, and for the file in which they are counted.
+LONG = "VAE_TUTORIAL_TRIALS" in os.environ
+
+
+def tries(short, full):
+    """Return how often to try something: `full` times for the reliability page, `short` times in every test run."""
+    return full if LONG else short
+
 sys.path.insert(0, str(ROOT / "tools"))
 
 PHONE = (390, 844)        # width and height of the window
@@ -51,14 +60,54 @@ def pytest_xdist_make_scheduler(config, log):
     return OneWorkerPerFile(config, log)
 
 
-def run_process(*command, timeout, cwd=ROOT, **environment):
-    """Run a command of this interpreter's environment to its end; fail with its output unless it succeeds.
+class Fault:
+    """Counts the trials of one row of the reliability page; call it as `for trial in fault("row", short=3, full=20)`.
+
+    A trial says with `saw` whether work was lost and whether a result was wrong; either fails the test once all is counted.
+    """
+
+    def __init__(self):
+        self.counts = {}
+
+    def __call__(self, row, short, full):
+        self.row = row
+        for number in range(tries(short, full)):
+            self.number = number
+            yield self
+
+    def saw(self, lost=False, wrong=False, row=None):
+        """Count a trial, of the row that is being tried or of the one named."""
+        tried, lost_before, wrong_before = self.counts.get(row or self.row, (0, 0, 0))
+        self.counts[row or self.row] = tried + 1, lost_before + bool(lost), wrong_before + bool(wrong)
+
+    def write(self, file):
+        for row, (tried, lost, wrong) in self.counts.items():
+            file.write(json.dumps({"row": row, "tried": tried, "lost": lost, "wrong": wrong}) + "\n")
+
+    def check(self):
+        for row, (tried, lost, wrong) in self.counts.items():
+            assert not lost and not wrong, f"{row}: of {tried} trials, {lost} lost work and {wrong} gave a wrong result"
+
+
+@pytest.fixture
+def fault():
+    """Return a `Fault` whose counts are kept and checked when the test is over."""
+    counted = Fault()
+    yield counted
+    if LONG:
+        with open(os.environ["VAE_TUTORIAL_TRIALS"], "a", encoding="utf-8") as file:
+            counted.write(file)
+    counted.check()
+
+
+def run_process(*command, timeout, cwd=ROOT, python=sys.executable, **environment):
+    """Run a command of an interpreter's environment to its end; fail with its output unless it succeeds.
 
     The command gets its own process group and all of it is killed when the time is up, so that no worker of it is left.
     """
     # As in a fresh shell: a backend set for the tests must not decide how notebooks draw.
     inherited = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
-    with subprocess.Popen([sys.executable, *map(str, command)], cwd=cwd, env=inherited | environment, text=True,
+    with subprocess.Popen([python, *map(str, command)], cwd=cwd, env=inherited | environment, text=True,
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           start_new_session=True) as process:
         try:

@@ -1,13 +1,13 @@
-"""What is written in more than one place agrees; the wheel is complete; notebooks are fit to be read."""
+"""What is written in more than one place agrees; notebooks are fit to be read."""
 import ast
 import configparser
 import importlib.metadata
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
-import zipfile
-from email.parser import HeaderParser
 from pathlib import Path
 
 import pytest
@@ -24,11 +24,13 @@ REPOSITORY = f"{SETTINGS['user']}/{SETTINGS['repo']}"
 
 # The import names of requirements that differ from the names they are installed by.
 IMPORT_NAMES = {"scikit-learn": "sklearn", "ipython": "IPython", "pillow": "PIL"}
-INSTALL_IN_COLAB = '''#| hide
-# In Colab: install the package if it is not there yet
+INSTALL_IN_COLAB = f'''#| hide
+# In Colab: install the release that this page belongs to, if the package is not there yet; Colab's own torch stays
 import importlib.util
 if importlib.util.find_spec("vae_tutorial") is None:
-    %pip install --quiet vae-tutorial'''
+    %pip install --quiet vae-tutorial=={SETTINGS["version"]}
+    print("If an import below fails: choose Runtime > Restart session, and run the page again from the top.")'''
+PYTHONS = ["3.11", "3.12", "3.13"]
 
 
 def read(name):
@@ -66,12 +68,70 @@ def test_installed_package_is_what_settings_say():
     assert {line for line in installed.requires if "extra" not in line} == wanted
 
 
-def test_changelog_has_the_version():
-    assert f"## [{SETTINGS['version']}]" in read("CHANGELOG.md")
+def versions_told(root):
+    """Return every version that the files below `root` tell, with the file: what a reader installs, opens or imports."""
+    patterns = {"settings.ini": r"^version = (.*)$", "vae_tutorial/__init__.py": r'^__version__ = "(.*)"$', "CHANGELOG.md": r"^## \[(\d.*?)\]"}
+    pages = {str(path.relative_to(root)) for path in [*root.glob("nbs/[!._]*.ipynb"), *root.glob("nbs/*.md"), *root.glob("*.md")]}
+    told = []
+    for name in patterns.keys() | pages:
+        text = (root / name).read_text(encoding="utf-8")
+        found = re.findall(patterns[name], text, re.MULTILINE)[:1] if name in patterns else []
+        found += re.findall(r"(?:colab\.research\.google\.com/github|github\.com)/[\w-]+/[\w-]+/blob/v?([^/]+)/nbs/", text)
+        found += re.findall(r"vae-tutorial==([^\s\"\\]+)", text)
+        told += [(name, version) for version in found]
+    return told
+
+
+def test_one_version_stands_everywhere():
+    told = versions_told(ROOT)
+    assert {version for _, version in told} == {SETTINGS["version"]}, told
+    names = [name for name, _ in told]
+    # settings, package, changelog; a badge and an install cell in each chapter; a badge in the README for each chapter
+    assert all(names.count(f"nbs/{path.name}") == 2 for path in CHAPTERS) and names.count("README.md") == len(CHAPTERS)
+    assert all(names.count(name) == 1 for name in ("settings.ini", "vae_tutorial/__init__.py", "CHANGELOG.md"))
+
+
+@pytest.fixture
+def release_copy(tree_copy):
+    """Return a copy of all that a release changes."""
+    (tree_copy / "tools").mkdir()
+    for name in ("README.md", "CHANGELOG.md", "tools/set_version.py"):
+        shutil.copyfile(ROOT / name, tree_copy / name)
+    return tree_copy
+
+
+def text_files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+
+
+def test_set_version_changes_every_place_and_nothing_else(release_copy):
+    script, before = release_copy / "tools" / "set_version.py", text_files(release_copy)
+    run_process(script, "99.0.1", timeout=120, cwd=release_copy.parent)
+    told = versions_told(release_copy)
+    assert {version for _, version in told} == {"99.0.1"} and len(told) == len(versions_told(ROOT))
+    changelog = (release_copy / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(r"^## \[Unreleased\]\n\n## \[99\.0\.1\]\n", changelog, re.MULTILINE)
+    after = text_files(release_copy)
+    new, old = b"99.0.1", SETTINGS["version"].encode()
+    assert after.keys() == before.keys()
+    for name, content in after.items():
+        if name.name != "CHANGELOG.md":
+            assert content.replace(new, old) == before[name], name
+    assert "everywhere already" in run_process(script, "99.0.1", timeout=120, cwd=release_copy.parent)
+    assert text_files(release_copy) == after
+
+
+@pytest.mark.parametrize("text", ["", "v1.0.0", "1.0", "1.0.0.0", "01.0.0", "1.0.0-rc1", "1.0.0+local", "1.0.0.dev1", "latest", "1.0.0 2.0.0"])
+def test_what_is_no_release_is_refused_before_anything_is_written(text, release_copy):
+    before = text_files(release_copy)
+    done = subprocess.run([sys.executable, release_copy / "tools" / "set_version.py", text], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert f"VERSION is {text!r}, must be a release of three numbers as PEP 440 writes it, such as 0.2.0" in done.stderr
+    assert text_files(release_copy) == before
 
 
 def test_every_address_of_the_repository_is_that_of_settings():
-    for file in [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "_quarto.yml", *map(str, NOTEBOOKS))]:
+    for file in [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "_quarto.yml", *map(str, NOTEBOOKS))]:
         text = file.read_text(encoding="utf-8")
         for found in re.findall(r"github(?:\.com)?/([\w-]*vae[\w-]*/[\w-]+)", text):
             assert found == REPOSITORY, f"{file.name}: {found}"
@@ -128,36 +188,6 @@ def test_no_address_of_a_registry_is_locked():
     assert {name: lock["packages"][f"node_modules/{name}"]["version"] for name in wanted} == wanted
 
 
-# --- the wheel ---
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """Return the wheel that is made from the source distribution, as a user of a release would get it."""
-    folder = tmp_path_factory.mktemp("dist")
-    run_process("-m", "build", "--outdir", folder, timeout=240)
-    (path,) = folder.glob("*.whl")
-    return zipfile.ZipFile(path)
-
-
-def test_wheel_holds_the_package_and_what_it_loads(wheel):
-    here = {str(path.relative_to(ROOT)) for path in (ROOT / "vae_tutorial").rglob("*")
-            if path.is_file() and "__pycache__" not in path.parts}
-    packed = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert packed == here
-    assert {"vae_tutorial/py.typed", "vae_tutorial/static/style.mplstyle"} <= packed
-    for folder in ("samples", "pretrained"):
-        assert any(name.startswith(f"vae_tutorial/{folder}/") for name in packed)
-
-
-def test_wheel_tells_what_settings_say(wheel):
-    (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
-    metadata = HeaderParser().parsestr(wheel.read(name).decode())
-    assert metadata["Name"] == SETTINGS["repo"] and metadata["Version"] == SETTINGS["version"]
-    assert metadata["Requires-Python"] == f">={SETTINGS['min_python']}"
-    assert metadata["License-Expression"] == "Apache-2.0"
-    assert not re.findall(r"\]\((?!http)[^)]*\)", metadata.get_payload()), "a link that leads nowhere on PyPI"
-
-
 # --- what people read first ---
 
 def python_blocks(text):
@@ -176,7 +206,7 @@ def test_front_page_shows_the_python_of_the_readme():
 
 
 def test_links_of_the_texts_lead_to_files():
-    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"):
         for target in re.findall(r"\]\((?!http)([^)#]+)", read(name)):
             assert (ROOT / target).exists(), f"{name} links to {target}"
 
@@ -189,6 +219,102 @@ def test_chapters_are_listed_wherever_chapters_are_listed():
     index = "\n".join(cell["source"] for cell in cells(ROOT / "nbs" / "index.ipynb"))
     assert re.findall(r"^\| \d+ \| \[.*?\]\((\w+)\.ipynb\)", index, re.MULTILINE) == here
     assert [int(stem[:2]) for stem in here] == list(range(len(here)))
+
+
+# --- what it runs on, and the workflows ---
+
+def test_readme_tells_what_it_runs_on():
+    section = re.search(r"^## What it runs on\n(.*?)^## ", read("README.md"), re.MULTILINE | re.DOTALL)[1]
+    rows = dict(re.findall(r"^\| ([\w-]+) \| (.*?) \|$", section, re.MULTILINE))
+    assert rows.pop("Python") == ", ".join(PYTHONS)
+    assert {name: text.strip("`") for name, text in rows.items()} == {
+        re.match(r"[\w-]+", text)[0]: re.sub(r"^[\w-]+", "", text).replace(",", ", ") for text in SETTINGS["requirements"].split()}
+
+
+def workflow(name):
+    return yaml.safe_load(read(f".github/workflows/{name}.yml"))
+
+
+def steps(name):
+    """Yield every step of a workflow."""
+    for job in workflow(name)["jobs"].values():
+        yield from job["steps"]
+
+
+WORKFLOWS = sorted(path.stem for path in (ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+def test_the_same_pythons_everywhere():
+    assert workflow("test")["jobs"]["test"]["strategy"]["matrix"]["python"] == PYTHONS
+    accepted = re.search(r"^ *([\d.|]+)\) ;;$", read("tools/make_venv.sh"), re.MULTILINE)[1]
+    assert accepted.split("|") == PYTHONS and SETTINGS["min_python"] == PYTHONS[0]
+    classified = re.findall(r"Programming Language :: Python :: (3\.\d+)", read("setup.py"))
+    assert classified in ([], PYTHONS)
+    for step in (step for name in WORKFLOWS for step in steps(name) if "python-version" in step.get("with", {})):
+        assert step["with"]["python-version"] in ("${{ matrix.python }}", PYTHONS[0])
+    for name in ("README.md", "CONTRIBUTING.md"):
+        assert re.search(r"Python 3\.11(, 3\.12 or| to) 3\.13", read(name))
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_workflow_calls_what_is_there(name):
+    text = read(f".github/workflows/{name}.yml")
+    commands = [line for step in steps(name) if "run" in step for line in step["run"].splitlines()]
+    commands += [command for job in workflow(name)["jobs"].values() for command in job.get("strategy", {}).get("matrix", {}).get("command", [])]
+    targets = {target for command in commands for target in re.findall(r"(?<![\w-])make ((?!-)\w+)", command)}
+    assert targets <= set(re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE)), targets
+    assert all((ROOT / path).exists() for path in re.findall(r"(?:bash|sh|python) ([\w./-]+/[\w.-]+)", "\n".join(commands)))
+    # the version of an action is that of the other workflows; who has not said otherwise may only read
+    assert all(re.fullmatch(r"[\w/-]+@(v\d+|release/v1)", step["uses"]) for step in steps(name) if "uses" in step)
+    assert workflow(name)["permissions"] == {"contents": "read"}
+    assert all(0 < job["timeout-minutes"] <= 360 for job in workflow(name)["jobs"].values()), text
+
+
+def test_actions_have_one_version():
+    used = {tuple(step["uses"].split("@")) for name in WORKFLOWS for step in steps(name) if "uses" in step}
+    assert len({action for action, _ in used}) == len(used)
+
+
+def test_weekly_run_reproduces_and_may_write_issues_alone():
+    jobs = workflow("reproduce")["jobs"]
+    assert jobs["check"]["strategy"]["matrix"]["command"] == ["make reproduce", "make faults", "make versions"]
+    assert "permissions" not in jobs["check"]
+    assert jobs["report"]["permissions"] == {"issues": "write"} and jobs["report"]["if"] == "failure()"
+    # PyYAML reads `on` as true
+    assert {"schedule", "workflow_dispatch"} == workflow("reproduce")[True].keys()
+    limits = [step["timeout-minutes"] for step in jobs["check"]["steps"] if "timeout-minutes" in step]
+    assert limits and all(limit < jobs["check"]["timeout-minutes"] for limit in limits)
+
+
+GH = """#!/bin/sh
+# plays gh: lists the one open issue, and writes down what else it is asked for
+case "$1 $2" in
+"issue list") if [ "$TITLE" = "$OPEN" ]; then echo 7; fi ;;
+*) printf '%s\\n' "$@" > "asked-$2" && cp body.md "body-$2" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("open_issue, verb, asked", [
+    ("make faults fails in the weekly run", "comment", ["issue", "comment", "7", "--body-file", "body.md"]),
+    ("make reproduce fails in the weekly run", "create",
+     ["issue", "create", "--title", "make faults fails in the weekly run", "--body-file", "body.md"]),
+])
+def test_failure_of_the_weekly_run_opens_an_issue_or_adds_to_it(tmp_path, open_issue, verb, asked):
+    (step,) = (step for step in workflow("reproduce")["jobs"]["report"]["steps"] if "run" in step)
+    assert {"GH_TOKEN", "GH_REPO", "RUN"} == step["env"].keys()
+    (tmp_path / "gh").write_text(GH)
+    (tmp_path / "gh").chmod(0o755)
+    (tmp_path / "logs").mkdir()
+    lines = [f"line {number}" for number in range(100)]
+    (tmp_path / "logs" / "make faults.log").write_text("\n".join([*lines, "x" * 10_000, "the end ```"]) + "\n")
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "RUN": "https://address", "OPEN": open_issue}
+    subprocess.run(["bash", "-eo", "pipefail", "-c", step["run"]], cwd=tmp_path, env=environment, check=True, timeout=60)
+    assert [path.name for path in tmp_path.glob("asked-*")] == [f"asked-{verb}"]
+    assert (tmp_path / f"asked-{verb}").read_text().splitlines() == asked
+    body = (tmp_path / f"body-{verb}").read_text().splitlines()
+    assert "https://address" in body[0] and body[-2:] == ["the end ```", "~~~"]
+    assert lines[-1] in body and lines[0] not in body and max(map(len, body)) == 500
 
 
 def test_help_lists_the_targets():
@@ -266,7 +392,7 @@ def test_chapter_begins_as_all_chapters_do(path):
     title, module, opening, colab = cells(path)[:4]
     assert re.fullmatch(r"# \S.*\n+> \S.*", title["source"])
     assert module["source"] == f"#| default_exp {path.stem[3:]}"
-    address = f"https://colab.research.google.com/github/{REPOSITORY}/blob/{SETTINGS['branch']}/nbs/{path.name}"
+    address = f"https://colab.research.google.com/github/{REPOSITORY}/blob/v{SETTINGS['version']}/nbs/{path.name}"
     assert opening["source"].startswith(f"[![Open in Colab](images/colab-badge.svg)]({address})")
     assert "After this chapter you can" in opening["source"]
     assert colab["source"] == INSTALL_IN_COLAB

@@ -6,14 +6,18 @@ import shutil
 import subprocess
 import sys
 import threading
+from html.parser import HTMLParser
+from urllib.parse import quote, urldefrag, urljoin, urlsplit
+from urllib.request import urlopen
 
 import chromium
 import execute_notebooks
 import nbformat
 import pytest
-from conftest import CHAPTERS, DESK, NOTEBOOKS, PHONE, ROOT, run_process, width_of_overflow
+from conftest import CHAPTERS, DESK, NOTEBOOKS, PHONE, ROOT, run_process, watched_page, width_of_overflow
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
+from published import write
 from serve_site import make_server
 
 from vae_tutorial import __version__
@@ -32,6 +36,7 @@ def background(page):
 def test_page_is_sound(opened, name):
     page, complaints = opened(name)
     assert not complaints
+    assert not page.context.cookies()
     assert width_of_overflow(page) <= 0
     assert not re.search(r"^\s*#\s*\|", page.inner_text("body"), re.MULTILINE), "a directive line is visible"
     # Where a page gives no text, Sphinx takes the path of the picture.
@@ -48,16 +53,34 @@ def test_page_fits_a_phone_in_the_dark(opened, name):
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
-def test_chapter_has_its_number_and_ways_out(opened, path, site):
+def test_chapter_has_its_number_and_ways_out(opened, path):
     page, _ = opened(path.stem)
     assert page.inner_text("h1 .section-number").strip() == f"{int(path.name[:2])}."
-    colab = f"https://colab.research.google.com/github/vae-tutorial/vae-tutorial/blob/main/nbs/{path.name}"
+    colab = f"https://colab.research.google.com/github/vae-tutorial/vae-tutorial/blob/v{__version__}/nbs/{path.name}"
+    # the button at the top of the page, and the badge in it
     assert page.locator(f'.article-header-buttons a[href="{colab}"]').count() == 1
-    download = page.locator(f'.article-header-buttons a[href="_sources/{path.name}"]')
+    links = page.locator("a[href*='//colab.']").evaluate_all("all => all.map(a => a.href)")
+    assert links == [colab, colab]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_download_button_gives_the_copy_for_readers(opened, path, address, tmp_path):
+    page, _ = opened(path.stem)
+    download = page.locator('.article-header-buttons a[href$=".ipynb"]:not([href*="//"])')
     assert download.count() == 1
-    notebook = nbformat.read(site / download.get_attribute("href"), 4)
-    nbformat.validate(notebook)
-    assert notebook.cells == nbformat.read(path, 4).cells
+    write(tmp_path, [path])
+    with urlopen(address + download.get_attribute("href"), timeout=30) as answer:
+        assert answer.read() == (tmp_path / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_download_numbers_equations_and_exercises_as_the_page_does(opened, path, site):
+    page, _ = opened(path.stem)
+    equations = [text.strip("()\n #") for text in page.locator("article .eqno").all_inner_texts()]
+    exercises = re.findall(r"^Exercise ([\d.]+)", "\n".join(page.locator("article .exercise .admonition-title").all_inner_texts()), re.MULTILINE)
+    copy = "\n".join(cell.source for cell in nbformat.read(site / "_sources" / path.name, 4).cells)
+    assert re.findall(r"\\tag\{(.*?)\}", copy) == equations
+    assert re.findall(r"^\*\*Exercise ([\d.]+)\*\*", copy, re.MULTILINE) == exercises != []
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
@@ -108,6 +131,59 @@ def test_search_finds_a_word_and_lists_its_chapter(visit, address):
     assert not complaints
 
 
+class Fields(HTMLParser):
+    """Collects what a page has to write into, and what could send it: forms with their fields, fields outside of forms, the rest."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.forms, self.loose, self.others, self.form = [], [], [], None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        if tag == "form":
+            self.form = (attributes, [])
+            self.forms.append(self.form)
+        if tag in ("input", "textarea", "select"):
+            (self.form[1] if self.form and "form" not in attributes else self.loose).append(attributes)
+        if {"contenteditable", "formaction", "ping"} & attributes.keys() or tag in ("iframe", "object", "embed", "base"):
+            self.others.append((tag, attributes))
+
+    def handle_endtag(self, tag):
+        if tag == "form":
+            self.form = None
+
+
+def test_nothing_that_readers_write_leaves_the_site(site):
+    pages = sorted(site.rglob("*.html"))
+    assert {f"{name}.html" for name in PAGES + GENERATED} <= {str(page.relative_to(site)) for page in pages}
+    for page in pages:
+        here = f"https://site/{page.relative_to(site)}"
+        fields = Fields(page.read_text(encoding="utf-8"))
+        for form, inputs in fields.forms:
+            assert urldefrag(urljoin(here, form.get("action", ""))).url == "https://site/search.html", page
+            assert form.get("method", "get").lower() == "get", page
+            assert [field["name"] for field in inputs] == ["q"], page
+        assert not fields.loose + fields.others, page
+
+
+@pytest.mark.parametrize("text", ["<img src=x onerror=attacked=1>", "latent<img src=x onerror=attacked=1>", "\"><script>attacked=1</script>",
+                                  "<svg/onload=attacked=1> latent", "latent' autofocus onfocus='attacked=1"])
+@pytest.mark.parametrize("name, field", [("search", "q"), (CHAPTERS[0].stem, "highlight")])
+def test_what_is_searched_for_is_shown_as_text(browser, address, name, field, text):
+    page, complaints = watched_page(browser, address, DESK)
+    page.goto(f"{address}{name}.html?{field}={quote(text)}")
+    page.wait_for_load_state("networkidle")
+    if name == "search":
+        page.wait_for_function("/finished|did not match/.test(document.querySelector('#search-results').innerText)")
+        assert text in page.locator("input[name=q]").evaluate_all("all => all.map(field => field.value)")
+    assert page.evaluate("typeof attacked") == "undefined"
+    made = page.locator("img[src=x], [onerror], [onload], [onfocus]")
+    assert made.count() == 0 and not page.locator("script:not([src])", has_text="attacked").count()
+    assert urlsplit(page.url).path == f"/{name}.html" and not complaints
+    page.context.close()
+
+
 def test_foot_of_the_page_tells_version_and_date(opened):
     foot = opened("index").page.inner_text(".extra_footer")
     assert __version__ in foot and "1970-01-02" in foot
@@ -117,7 +193,8 @@ def test_buttons_lead_to_the_repository(opened):
     page, _ = opened(CHAPTERS[0].stem)
     links = page.locator(".article-header-buttons a").evaluate_all("all => all.map(a => a.href)")
     repository = "https://github.com/vae-tutorial/vae-tutorial"
-    assert repository in links
+    # What readers run is the release's; changes go to the branch that takes them.
+    assert f"{repository}/tree/v{__version__}" in links
     assert f"{repository}/edit/main/nbs/{CHAPTERS[0].name}" in links
     assert any(link.startswith(f"{repository}/issues/new") for link in links)
 

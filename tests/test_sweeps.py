@@ -478,7 +478,7 @@ def test_epochs_must_be_given(data, tmp_path):
 def test_precision_is_noted_as_the_device_has_it(data, tmp_path, monkeypatch):
     run(data, tmp_path, {"seed": [0]}, precision="auto")
     assert json.loads((tmp_path / "sweep.json").read_text())["precision"] == "fp32"
-    monkeypatch.setattr(sweeps, "has_native_bf16", lambda device: True)
+    monkeypatch.setattr(training, "has_native_bf16", lambda device: True)
     with pytest.raises(ValueError, match="precision is 'bf16', but .* was made with 'fp32'"):
         run(data, tmp_path, {"seed": [0]}, precision="auto")
 

@@ -5,6 +5,9 @@ written when it has run to its end and its outputs can be shown to readers: no e
 this machine. Until then, and when the run is interrupted, it stays as it was. The state of the widgets that it shows is
 stored with it, under ids that are the same in each run. The figures that it names with `expect(record=...)`
 go to book/results/records.json when they come from the full data.
+
+With `--check` nothing is stored: each notebook is run, and what it shows now is compared with what is stored in it. Cells that differ
+are named; the exit status is 1 if one of them shows no timing. Stored outputs are of the full data: VAE_TUTORIAL_SOURCE=full.
 """
 import argparse
 import base64
@@ -36,6 +39,9 @@ VIEW = "application/vnd.jupyter.widget-view+json"
 STATE = "application/vnd.jupyter.widget-state+json"
 MODEL_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 DATA_URI = re.compile(r"data:[\w/+.-]+;base64,[\w+/=]+")
+# a number with a unit of time or a rate, and code that reads a clock or speaks of seconds
+TIMING = re.compile(r"\d\s*(?:s|ms|µs|min|h|seconds?|minutes?|hours?)(?!\w)|\b(?:per|a) second\b|/\s?s(?!\w)")
+CLOCK = re.compile(r"\b(?:perf_counter|monotonic|process_time|seconds|minutes)\b|\btime\.time\b|%+timeit")
 DIRECTIVE = re.compile(r"^\s*#\s*\|\s*([\w-]+)\s*:?\s*(.*?)\s*$", re.MULTILINE)
 
 
@@ -197,13 +203,54 @@ def run(path, timeout):
     return notebook, figures
 
 
-def store(notebook, path):
-    """Clean the notebook as nbdev does and put it at `path` in one step."""
+def cleaned(notebook, name):
+    """Clean the notebook as nbdev does; return the file that holds it."""
     WORK.mkdir(parents=True, exist_ok=True)
-    unfinished = WORK / path.name
+    unfinished = WORK / name
     nbformat.write(notebook, unfinished)
     nbdev_clean(unfinished)
-    os.replace(unfinished, path)
+    return unfinished
+
+
+def store(notebook, path):
+    """Put the notebook, cleaned, at `path` in one step."""
+    os.replace(cleaned(notebook, path.name), path)
+
+
+def fresh(path, timeout):
+    """Return the notebook at `path` with fresh outputs as they would be stored; the file stays as it is."""
+    unfinished = cleaned(run(path, timeout)[0], f"check-{path.name}")
+    try:
+        return nbformat.read(unfinished, 4)
+    finally:
+        unfinished.unlink()
+
+
+def is_timed(cell):
+    """Say whether a cell shows a timing: its code reads a clock or speaks of seconds, or its text has a number of them."""
+    shown = "\n".join(text if isinstance(text, str) else "".join(text) for output in cell.get("outputs", []) for text in texts(output))
+    return bool(CLOCK.search(cell.source) or TIMING.search(DATA_URI.sub("", shown)))
+
+
+def changes(stored, now):
+    """Return the numbers of the cells whose outputs differ, and whether they show a timing; None stands for the widgets' state."""
+    differ = [(number, is_timed(old) or is_timed(new)) for number, (old, new) in enumerate(zip(stored.cells, now.cells, strict=True))
+              if old.get("outputs", []) != new.get("outputs", [])]
+    return differ + [(None, False)] * (widget_models(stored) != widget_models(now))
+
+
+def check(path, timeout):
+    """Run one notebook, say which cells differ from what is stored, and return how many of these show no timing."""
+    start = time.monotonic()
+    stored = nbformat.read(path, 4)
+    differ = changes(stored, fresh(path, timeout))
+    wrong = sum(not timed for _, timed in differ)
+    shown = sum(bool(cell.get("outputs")) for cell in stored.cells)
+    print(f"{path.name}: {shown} cells have outputs, {'all' if not differ else 'the others'} as stored, {time.monotonic() - start:.0f} s")
+    for number, timed in differ:
+        place = "the state of its widgets" if number is None else f"cell {number} ({first_line(stored.cells[number])!r})"
+        print(f"  {place} differs{' and shows a timing' if timed else ''}", flush=True)
+    return wrong
 
 
 def store_records(chapter, figures, seconds):
@@ -271,10 +318,13 @@ def main():
     parser.add_argument("notebooks", nargs="*", type=Path, help="notebooks to run (default: all, in order)")
     parser.add_argument("--resume", action="store_true", help="skip notebooks that an earlier run has already done")
     parser.add_argument("--timeout", type=int, default=4 * 3600, help="seconds that one cell may take")
+    parser.add_argument("--check", action="store_true", help="store nothing; compare the outputs with those that are stored")
     options = parser.parse_args()
     # Made here, matplotlib's font cache cannot announce itself on a page.
     import matplotlib.font_manager  # noqa: F401
     try:
+        if options.check:
+            sys.exit(min(1, sum(check(path.absolute(), options.timeout) for path in options.notebooks or chapters())))
         for path in options.notebooks or chapters():
             if options.resume and is_done(path):
                 print(f"{path.name} is up to date")

@@ -7,12 +7,14 @@ __all__ = ['AutoencoderOutput', 'Autoencoder', 'reconstruction_only']
 
 # %% ../nbs/06_autoencoder.ipynb #23aedbf3
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from .vae import Elbo, LatentModel, _check_images, _mlp, reconstruction_loss
+from .vae import (Elbo, LatentModel, _check_factor, _check_generator, _check_images, _checked_sizes, _forward, _mean_over_images, _mlp,
+                              _through, reconstruction_loss)
 
 # %% ../nbs/06_autoencoder.ipynb #851270b8
 class AutoencoderOutput(NamedTuple):
@@ -34,33 +36,41 @@ class Autoencoder(LatentModel):
     latent_dim : int
         Number of latent dimensions.
 
+    Raises
+    ------
+    ValueError
+        If a size is not a positive whole number.
+
     References
     ----------
     Hinton & Salakhutdinov (2006).
     """
 
-    def __init__(self, input_shape=(1, 28, 28), hidden_dims=(400,), latent_dim=20):
+    def __init__(self, input_shape: tuple[int, ...] = (1, 28, 28), hidden_dims: tuple[int, ...] = (400,), latent_dim: int = 20) -> None:
+        hidden_dims = _checked_sizes("hidden_dims", hidden_dims)
         super().__init__(input_shape, latent_dim, hidden_dims=hidden_dims)
-        pixels = math.prod(input_shape)
-        self.encoder = nn.Sequential(nn.Flatten(), *_mlp(pixels, *hidden_dims, latent_dim))
-        self.decoder = nn.Sequential(*_mlp(latent_dim, *reversed(hidden_dims), pixels), nn.Unflatten(1, self.input_shape))
+        pixels = math.prod(self.input_shape)
+        self.encoder = nn.Sequential(nn.Flatten(), *_mlp(pixels, *hidden_dims, self.latent_dim))
+        self.decoder = nn.Sequential(*_mlp(self.latent_dim, *reversed(hidden_dims), pixels), nn.Unflatten(1, self.input_shape))
 
-    def encode(self, x):
+    def encode(self, x: Tensor) -> Tensor:
         """Codes `z`, shape (B, latent_dim), for intensities `x`, shape (B, *input_shape)."""
-        _check_images(x, self.input_shape)
-        return self.encoder(x)
+        _check_images(x, self.input_shape, any_real=True)
+        return _through(self.encoder, "x", x)
 
-    def code(self, x):
+    def code(self, x: Tensor) -> Tensor:
         """The same as `encode`: here an image has one code and no other."""
         return self.encode(x)
 
-    def forward(self, x, generator=None):
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> AutoencoderOutput:
         """Encode and decode; `generator` is taken as by a VAE, and nothing is drawn from it."""
+        _check_generator(generator)
         z = self.encode(x)
         return AutoencoderOutput(self.decode(z), z)
 
 # %% ../nbs/06_autoencoder.ipynb #9948ccb8
-def reconstruction_only(model, x, beta=1.0, generator=None, *, likelihood="bernoulli"):
+def reconstruction_only(model: Callable[..., Any], x: Tensor, beta: float = 1.0, generator: torch.Generator | None = None, *,
+                        likelihood: str = "bernoulli") -> Elbo:
     """The reconstruction term of a batch as the whole objective: what trains an autoencoder.
 
     Parameters
@@ -80,6 +90,15 @@ def reconstruction_only(model, x, beta=1.0, generator=None, *, likelihood="berno
     -------
     Elbo
         `loss` and `reconstruction` are the same; `kl` is zero.
+
+    Raises
+    ------
+    TypeError
+        If the images are no floating-point tensor, or the model gives no `logits`.
+    ValueError
+        If there are no images, or `beta` is not a finite number of at least 0; and as `reconstruction_loss`.
     """
-    reconstruction = reconstruction_loss(model(x, generator).logits, x, likelihood).mean()
+    _check_factor("beta", beta)
+    out = _forward(model, x, generator, ("logits",), "an Autoencoder does, and so does a VAE")
+    reconstruction = _mean_over_images(reconstruction_loss(out.logits, x, likelihood))
     return Elbo(reconstruction, reconstruction, torch.zeros_like(reconstruction), beta)

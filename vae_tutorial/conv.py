@@ -7,10 +7,11 @@ __all__ = ['ConvVAE']
 
 # %% ../nbs/08_conv.ipynb #5a5da4d6
 import math
+from typing import Any
 
 from torch import nn
 
-from .vae import BaseVAE
+from .vae import BaseVAE, _checked_sizes
 
 # %% ../nbs/08_conv.ipynb #5f117836
 class ConvVAE(BaseVAE):
@@ -32,39 +33,39 @@ class ConvVAE(BaseVAE):
         If a size is not a positive whole number, there are no channels, or the shape has not three axes.
     """
 
-    def __init__(self, latent_dim=2, channels=(32, 64, 128), input_shape=(1, 28, 28)):
-        _check_axes(channels, input_shape)
+    def __init__(self, latent_dim: int = 2, channels: tuple[int, ...] = (32, 64, 128), input_shape: tuple[int, ...] = (1, 28, 28)) -> None:
+        channels, input_shape = _checked_sizes("channels", channels, fewest=1), _checked_image_shape(input_shape)
         super().__init__(input_shape, latent_dim, channels=channels)
-        sizes = [tuple(input_shape[1:])]
+        sizes = [input_shape[1:]]
         for _ in channels:
             sizes.append(tuple(math.ceil(size / 2) for size in sizes[-1]))
         inner = (channels[-1], *sizes[-1])
-        self.encoder = nn.Sequential(*_halve(input_shape[0], *channels), nn.Flatten(), nn.Linear(math.prod(inner), 2 * latent_dim))
+        self.encoder = nn.Sequential(*_halve(input_shape[0], *channels), nn.Flatten(), nn.Linear(math.prod(inner), 2 * self.latent_dim))
         widths = (*reversed(channels), max(1, channels[0] // 2))
-        self.decoder = nn.Sequential(nn.Linear(latent_dim, math.prod(inner)), nn.ReLU(inplace=True), nn.Unflatten(1, inner),
+        self.decoder = nn.Sequential(nn.Linear(self.latent_dim, math.prod(inner)), nn.ReLU(inplace=True), nn.Unflatten(1, inner),
                                      *_double(widths, sizes[::-1]), nn.Conv2d(widths[-1], input_shape[0], 3, padding=1))
 
 # %% ../nbs/08_conv.ipynb #cc8649af
-def _check_axes(channels, input_shape):
-    if not isinstance(channels, (tuple, list)) or not channels:
-        raise ValueError(f"channels is {channels!r}, must be a tuple with a number for each convolution, at least one")
-    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3:
+def _checked_image_shape(input_shape: Any) -> tuple[int, ...]:
+    shape = _checked_sizes("input_shape", input_shape)
+    if len(shape) != 3:
         raise ValueError(f"input_shape is {input_shape!r}, must be (channels, height, width)")
+    return shape
 
 
-def _halve(*channels):
+def _halve(*channels: int) -> list[nn.Module]:
     """Convolutions of stride 2 between these channels, each with its ReLU, in place: the memory is gone through once less."""
-    layers = []
+    layers: list[nn.Module] = []
     for n_in, n_out in zip(channels, channels[1:]):
         layers += [nn.Conv2d(n_in, n_out, 3, stride=2, padding=1), nn.ReLU(inplace=True)]
     return layers
 
 
-def _double(channels, sizes):
+def _double(channels: tuple[int, ...], sizes: list[tuple[int, ...]]) -> list[nn.Module]:
     """Transposed convolutions of stride 2 between these channels and (height, width) sizes, each with its ReLU."""
-    layers = []
+    layers: list[nn.Module] = []
     for n_in, n_out, small, large in zip(channels, channels[1:], sizes, sizes[1:]):
         # stride 2 leads from n to 2 n - 1: an even size needs one row and column more
-        extra = tuple(b - (2 * a - 1) for a, b in zip(small, large))
-        layers += [nn.ConvTranspose2d(n_in, n_out, 3, stride=2, padding=1, output_padding=extra), nn.ReLU(inplace=True)]
+        rows, columns = (b - (2 * a - 1) for a, b in zip(small, large))
+        layers += [nn.ConvTranspose2d(n_in, n_out, 3, stride=2, padding=1, output_padding=(rows, columns)), nn.ReLU(inplace=True)]
     return layers

@@ -25,18 +25,21 @@ import time
 import urllib.error
 import urllib.request
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any, TypeVar
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from sklearn.model_selection import train_test_split
 from tqdm.auto import tqdm
 
 # %% ../nbs/00_data.ipynb #cd29ad7a
-def _read_idx(content):
+def _read_idx(content: bytes) -> np.ndarray:
     """Return the array in an uncompressed IDX file of unsigned bytes; it shares memory with `content`.
 
     The header is checked in full before an array is made, so a damaged file cannot ask for an absurd one.
@@ -60,8 +63,8 @@ class _Source:
     """Where one data set comes from, and how to know that it arrived whole."""
     title: str
     torchvision_name: str     # of torchvision's class, and of the folder below the root
-    class_names: tuple
-    md5: dict                 # of the four compressed files: images and labels to train on, then to test on
+    class_names: tuple[str, ...]
+    md5: dict[str, str]       # of the four compressed files: images and labels to train on, then to test on
     sample_sha256: str
 
 
@@ -85,26 +88,38 @@ _SOURCES = {
 }
 
 # %% ../nbs/00_data.ipynb #d78ccd52
-def _md5(content):
+_LARGEST = 2**26        # bytes of a file; the largest has 26 million
+
+
+def _md5(content: bytes | bytearray) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-def _cache_folder(root=None):
+def _cache_folder(root: str | os.PathLike[str] | None = None) -> Path:
     """Return `root`, else $VAE_TUTORIAL_DATA, else vae-tutorial in the user's cache folder."""
     caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(root or os.environ.get("VAE_TUTORIAL_DATA") or Path(caches) / "vae-tutorial").expanduser()
+    named = "VAE_TUTORIAL_DATA" if root is None else "root"
+    place = os.environ.get("VAE_TUTORIAL_DATA") or Path(caches) / "vae-tutorial" if root is None else root
+    if not isinstance(place, (str, os.PathLike)) or place == "" or "\0" in str(Path(place)):
+        raise ValueError(f"{named} is {place!r}, must be the path of a folder")
+    folder = Path(place).expanduser()
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise ValueError(f"{named} is {str(place)!r}, must be the path of a folder: that is something else")
+    return folder
 
 
-def _from_cache(path, md5):
+def _from_cache(path: Path, md5: str) -> bytes | None:
     """Return the bytes of a cached file, or None where it is missing, unreadable or not what it should be."""
     try:
+        if not path.is_file() or path.stat().st_size > _LARGEST:
+            return None           # reading a pipe would never end, and a huge file would fill the memory
         content = path.read_bytes()
     except OSError:
         return None
     return content if _md5(content) == md5 else None
 
 
-def _store(path, content):
+def _store(path: Path, content: bytes) -> None:
     """Write a cached file in one step, so that nobody ever reads half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
@@ -114,12 +129,24 @@ def _store(path, content):
     finally:
         part.unlink(missing_ok=True)
 
+
+def _keep(path: Path, content: bytes, md5: str) -> OSError | None:
+    """Store a verified file, and clear what killed processes left of it; return what stopped it, or None."""
+    try:
+        _store(path, content)
+        for part in path.parent.glob(f"{path.name}.*.part"):
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        # Another process may have been faster and cleared our part away: then its file is as good.
+        return error if _from_cache(path, md5) is None else None
+    return None
+
 # %% ../nbs/00_data.ipynb #32ab619b
 #| code-fold: true
-_operators = {}     # keeps the declarations alive: torch drops them with their library
+_operators: dict[str, torch.library.Library] = {}     # keeps the declarations alive: torch drops them with their library
 
 
-def _import_torchvision():
+def _import_torchvision() -> Any:
     """Import torchvision, also where its compiled operators were built for another torch and do not load."""
     while True:
         try:
@@ -137,18 +164,17 @@ def _import_torchvision():
 #| code-fold: true
 _PATIENCE = 20          # seconds until a mirror that does not answer, or stops sending, is given up
 _SLOWEST = 10_000       # bytes a second; a slower mirror counts as stalled
-_LARGEST = 2**26        # bytes; the largest file has 26 million
 
 
-def _open(url):
+def _open(url: str) -> http.client.HTTPResponse:
     """Open `url`, giving up after `_PATIENCE` seconds in all.
 
     The time-out of `urlopen` starts anew for every address of the host, and some mirrors have eight.
     """
     request = urllib.request.Request(url, headers={"User-Agent": "vae-tutorial"})
-    answer = queue.SimpleQueue()
+    answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
-    def ask():
+    def ask() -> None:
         try:
             answer.put(urllib.request.urlopen(request, timeout=_PATIENCE))
         except Exception as error:
@@ -167,7 +193,7 @@ def _open(url):
 
 # %% ../nbs/00_data.ipynb #8403c097
 #| code-fold: true
-def _download(url, md5):
+def _download(url: str, md5: str) -> bytes:
     """Return the bytes at `url`, which must have this MD5 checksum, with a progress bar on the way."""
     content, start = bytearray(), time.monotonic()
     with _open(url) as response, tqdm(desc=url.rpartition("/")[2], total=response.length,
@@ -190,7 +216,7 @@ class DataUnavailable(RuntimeError):
     """The full data set is neither in the cache nor to be had from a mirror."""
 
 
-def _mirrors(info):
+def _mirrors(info: _Source) -> list[str]:
     """Return the addresses that torchvision knows for a data set."""
     try:
         return list(getattr(_import_torchvision().datasets, info.torchvision_name).mirrors)
@@ -198,9 +224,9 @@ def _mirrors(info):
         raise DataUnavailable(f"torchvision, which knows the mirrors, fails to import: {error}") from error
 
 
-def _from_mirrors(mirrors, name, md5):
+def _from_mirrors(mirrors: list[str], name: str, md5: str) -> bytes:
     """Return the verified bytes of one file, and put the mirror that sent it first for the next one."""
-    failures = []
+    failures, cause = [], None
     for mirror in mirrors:
         try:
             content = _download(mirror + name, md5)
@@ -210,29 +236,27 @@ def _from_mirrors(mirrors, name, md5):
         else:
             mirrors.sort(key=lambda other: other != mirror)
             return content
-    raise DataUnavailable("; ".join(failures)) from cause
+    raise DataUnavailable("; ".join(failures) or "torchvision knows no mirror") from cause
 
 # %% ../nbs/00_data.ipynb #5b1e27ec
-def _images_and_labels(images, labels):
+def _images_and_labels(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return images as (N, 1, 28, 28) uint8 and labels as (N,) int64, once they are seen to fit together."""
     if images.shape != (len(labels), 28, 28) or labels.ndim != 1 or labels.max() > 9:
         raise ValueError(f"not 28 x 28 images with a label 0-9 each: shapes {images.shape}, {labels.shape}")
     return images[:, None], labels.astype(np.int64)
 
 
-def _load_full(info, root=None):
+def _load_full(info: _Source, folder: Path) -> tuple[np.ndarray, np.ndarray, int]:
     """Return images, labels, and how many of the last make the official test set."""
-    folder = _cache_folder(root) / info.torchvision_name / "raw"
-    arrays, mirrors, unsaved = [], None, None
+    arrays: list[np.ndarray] = []
+    mirrors: list[str] = []
+    unsaved = None
     for name, md5 in info.md5.items():
         content = _from_cache(folder / name, md5)
         if content is None:
             mirrors = mirrors or _mirrors(info)
             content = _from_mirrors(mirrors, name, md5)
-            try:
-                _store(folder / name, content)
-            except OSError as error:
-                unsaved = error
+            unsaved = _keep(folder / name, content, md5) or unsaved
         arrays.append(_read_idx(gzip.decompress(content)))
     if unsaved is not None:
         warnings.warn(f"{info.title} was downloaded but cannot be kept ({unsaved}), so the next call will "
@@ -241,9 +265,10 @@ def _load_full(info, root=None):
     return images, labels, len(arrays[2])
 
 # %% ../nbs/00_data.ipynb #6e303e2c
-def _load_sample(info, name):
+def _load_sample(info: _Source, name: str) -> tuple[np.ndarray, np.ndarray, int]:
     """Return images, labels, and how many of the last make the test set, from inside the package."""
-    content = (resources.files("vae_tutorial") / "samples" / f"{name}.npz").read_bytes()
+    with (resources.files("vae_tutorial") / "samples" / f"{name}.npz").open("rb") as file:
+        content = file.read(_LARGEST)
     if hashlib.sha256(content).hexdigest() != info.sample_sha256:
         raise RuntimeError(f"samples/{name}.npz in the vae_tutorial package is damaged; install it again")
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
@@ -251,14 +276,14 @@ def _load_sample(info, name):
     return images, labels, 500
 
 # %% ../nbs/00_data.ipynb #fc8ca9b4
-def _load(info, name, source, root):
+def _load(info: _Source, name: str, source: str, root: str | os.PathLike[str] | None) -> tuple[np.ndarray, np.ndarray, int, str]:
     """Return images, labels, how many of the last are for testing, and the source that they came from."""
     if source == "sample":
         return *_load_sample(info, name), "sample"
+    folder = _cache_folder(root) / info.torchvision_name / "raw"
     try:
-        return *_load_full(info, root), "full"
+        return *_load_full(info, folder), "full"
     except DataUnavailable as error:
-        folder = _cache_folder(root) / info.torchvision_name / "raw"
         message = (f"The full {info.title} is missing or damaged in {folder} and no mirror could send it "
                    f"({error}). To get it, call load_data again when the network is back, or copy the files "
                    f"{', '.join(info.md5)} into that folder.")
@@ -282,14 +307,14 @@ class Split:
     images: torch.Tensor
     labels: torch.Tensor
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.images)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Split({len(self):,} images)"
 
 
-def _split(images, labels, n_test, n_val, seed):
+def _split(images: np.ndarray, labels: np.ndarray, n_test: int, n_val: int, seed: int) -> list[Split]:
     """Return train, val and test: the last `n_test` images are test, `n_val` of the others drawn by class."""
     rest = len(images) - n_test
     train, val = train_test_split(np.arange(rest), test_size=n_val, stratify=labels[:rest], random_state=seed)
@@ -319,33 +344,42 @@ class ImageData:
     test: Split | None
     name: str
     source: str
-    class_names: tuple
+    class_names: tuple[str, ...]
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         parts = {"train": self.train, "val": self.val, "test": self.test}
         sizes = ", ".join(f"{part}={len(split):,}" for part, split in parts.items() if split is not None)
         return f"ImageData({self.name!r}, {self.source}: {sizes})"
 
 # %% ../nbs/00_data.ipynb #17d2db89
 #| code-fold: true
-def _check_choice(argument, value, allowed):
+def _check_choice(argument: str, value: object, allowed: Collection[str]) -> None:
     """Raise a ValueError that names the argument, the value, those allowed, and the nearest of them."""
-    if value not in allowed:
-        near = difflib.get_close_matches(str(value).lower(), allowed, n=1, cutoff=0)[0]
-        raise ValueError(f"{argument} is {value!r}, must be one of {', '.join(map(repr, allowed))}; "
-                         f"the nearest is {near!r}")
+    if isinstance(value, str) and value in allowed:
+        return
+    if not allowed:
+        raise ValueError(f"{argument} is {value!r}, and there is nothing to choose from")
+    near = difflib.get_close_matches(str(value).lower(), allowed, n=1, cutoff=0)[0]
+    raise ValueError(f"{argument} is {value!r}, must be one of {', '.join(map(repr, allowed))}; "
+                     f"the nearest is {near!r}")
 
 
-def _check_split(split, val_fraction, seed):
+def _check_within(argument: str, value: Any, low: float, high: float, whole: bool = False) -> None:
+    """Raise a ValueError unless the value is a number in the range; True and False are none."""
+    kind = numbers.Integral if whole else numbers.Real
+    if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:      # type: ignore[operator]
+        raise ValueError(f"{argument} is {value!r}, must be a {'whole ' * whole}number from {low} to {high}")
+
+
+def _check_split(split: str, val_fraction: float, seed: int) -> None:
     """Raise a ValueError where a split could not be drawn, or not be drawn again."""
     _check_choice("split", split, ("official", "pooled"))
-    if not (isinstance(val_fraction, numbers.Real) and 0.002 <= val_fraction <= 0.8):
-        raise ValueError(f"val_fraction is {val_fraction!r}, must be a number from 0.002 to 0.8")
-    if not (isinstance(seed, numbers.Integral) and 0 <= seed < 2**32):
-        raise ValueError(f"seed is {seed!r}, must be a whole number from 0 to 2**32 - 1")
+    _check_within("val_fraction", val_fraction, 0.002, 0.8)
+    _check_within("seed", seed, 0, 2**32 - 1, whole=True)
 
 # %% ../nbs/00_data.ipynb #31f1a694
-def load_data(name="mnist", source="auto", root=None, split="official", val_fraction=0.1, seed=42):
+def load_data(name: str = "mnist", source: str = "auto", root: str | os.PathLike[str] | None = None,
+              split: str = "official", val_fraction: float = 0.1, seed: int = 42) -> ImageData:
     """Load MNIST or Fashion-MNIST, split for training.
 
     Parameters
@@ -401,7 +435,31 @@ def load_data(name="mnist", source="auto", root=None, split="official", val_frac
     return ImageData(train, val, test if n_test else None, name, source, info.class_names)
 
 # %% ../nbs/00_data.ipynb #f99961ab
-def expect(value, data, full, sample, record=None, spread=None):
+_T = TypeVar("_T")
+
+
+def _number(argument: str, value: Any) -> float:
+    """Return a number, also from a tensor or an array with one element."""
+    try:
+        if not isinstance(value, (str, bytes)):
+            return float(value.item() if hasattr(value, "item") else value)
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    raise TypeError(f"{argument} is {value!r}, must be one number")
+
+
+def _check_range(argument: str, ends: Any) -> None:
+    try:
+        low, high = (_number(argument, end) for end in ends)
+        fits = low <= high
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(f"{argument} is {ends!r}, must be a pair (low, high) with low <= high")
+
+
+def expect(value: _T, data: ImageData, full: tuple[float, float], sample: tuple[float, float],
+           record: str | None = None, spread: float | None = None) -> _T:
     """Return `value`, which must lie in the range for the data at hand.
 
     Parameters
@@ -420,21 +478,27 @@ def expect(value, data, full, sample, record=None, spread=None):
     Raises
     ------
     AssertionError
-        The value is outside, or not a number; the message names it and both ranges.
+        The value is outside, or NaN; the message names it and both ranges.
+    TypeError, ValueError
+        The value is not one number, a range is no range, or the data have no known source.
     """
+    number = _number("value", value)
+    _check_range("full", full)
+    _check_range("sample", sample)
+    _check_choice("data.source", getattr(data, "source", None), ("full", "sample"))
     low, high = {"full": full, "sample": sample}[data.source]
-    if not low <= float(value) <= high:
-        raise AssertionError(f"{float(value):.6g} is not from {low} to {high} on {data.name}, source "
+    if not low <= number <= high:
+        raise AssertionError(f"{number:.6g} is not from {low} to {high} on {data.name}, source "
                              f"{data.source!r}; ranges: full {full}, sample {sample}")
     if record and "VAE_TUTORIAL_RECORDS" in os.environ:
-        row = dict(record=record, value=float(value), spread=None if spread is None else float(spread),
+        row = dict(record=record, value=number, spread=None if spread is None else _number("spread", spread),
                    low=low, high=high, source=data.source)
         with open(os.environ["VAE_TUTORIAL_RECORDS"], "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
     return value
 
 # %% ../nbs/00_data.ipynb #a6d5d4bc
-def intensities(images):
+def intensities(images: torch.Tensor) -> torch.Tensor:
     """Turn stored grey values into intensities.
 
     Parameters
@@ -450,24 +514,38 @@ def intensities(images):
     Raises
     ------
     TypeError
-        The images are not uint8; most likely they are intensities already.
+        The images are no Tensor, or not uint8; most likely they are intensities already.
     """
+    if not isinstance(images, torch.Tensor):
+        raise TypeError(f"images is a {type(images).__name__}, must be a Tensor of torch.uint8: torch.as_tensor makes one")
     if images.dtype != torch.uint8:
         raise TypeError(f"images is {images.dtype}, must be torch.uint8: grey values 0 to 255")
     return images.float() / 255
 
 # %% ../nbs/00_data.ipynb #e706f945
-def _as_grey(images):
+def _as_grey(images: Any) -> torch.Tensor:
     """Return images as intensities (N, H, W) on the CPU, from any form that a chapter may hold them in."""
-    images = torch.as_tensor(images).detach().cpu()
-    if images.ndim == 4 and images.shape[1] == 1:
-        images = images[:, 0]
-    if images.ndim != 3 or len(images) == 0:
+    if not isinstance(images, torch.Tensor):
+        try:
+            images = torch.from_numpy(np.array(images))      # a copy: torch takes no array that is reversed or read-only
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"images is a {type(images).__name__}, must be a Tensor or an array of numbers: {error}") from error
+    images = images.detach().cpu()
+    if images.numel() == 0 or not (images.ndim == 3 or (images.ndim == 4 and images.shape[1] == 1)):
         raise ValueError(f"images has shape {tuple(images.shape)}, must be (N, 1, H, W) or (N, H, W), N > 0")
-    return intensities(images) if images.dtype == torch.uint8 else images.float()
+    images = images.reshape(len(images), *images.shape[-2:])
+    if images.dtype == torch.uint8:
+        return intensities(images)
+    if images.is_complex():
+        raise TypeError(f"images is {images.dtype}, must be torch.uint8 or floating-point")
+    images = images.float()
+    low, high = images.aminmax()
+    if not (low >= -1e-4 and high <= 1 + 1e-4):     # sums of what is at most 1 may be a little more; NaN fails, too
+        raise ValueError(f"images has values from {low:g} to {high:g}, must be intensities from 0 to 1, or grey values as torch.uint8")
+    return images
 
 
-def _tile(images, columns, gap, below):
+def _tile(images: torch.Tensor, columns: int, gap: int, below: int) -> torch.Tensor:
     """Return one picture of images (N, H, W), row by row, `below` more pixels under each; NaN between."""
     count, height, width = images.shape
     down, across = height + below + gap, width + gap
@@ -477,8 +555,29 @@ def _tile(images, columns, gap, below):
         grid[top:top + height, left:left + width] = image
     return grid
 
+
+def _entries(argument: str, entries: Any, lowest: int, highest: int) -> list[Any]:
+    """Return labels as a list, once there are as many as can be drawn; elements of tensors as plain numbers."""
+    if getattr(entries, "ndim", 1) != 1 or not hasattr(entries, "__len__"):
+        raise TypeError(f"{argument} is {entries!r}, must be a sequence")
+    if not lowest <= len(entries) <= highest:
+        must = f"one for each of {highest}" if lowest == highest else f"at most {highest}, one for each row"
+        raise ValueError(f"{argument} has {len(entries)} entries, must have {must}")
+    return [entry.item() if getattr(entry, "ndim", 1) == 0 else entry for entry in entries]
+
+
+def _new_axes(shape: tuple[int, ...], inches: float, above: float) -> Axes:
+    """Return the axes of a new figure for a grid of this shape, `inches` to the pixel and `above` more."""
+    width, height = shape[1] * inches, shape[0] * inches + above
+    if max(width, height) * plt.rcParams["figure.dpi"] >= 2**16:
+        raise ValueError(f"images in this many rows and columns need a figure of {width:.0f} × {height:.0f} inches, too large "
+                         "to draw; must be fewer images or a smaller size")
+    return plt.subplots(figsize=(width, height))[1]
+
 # %% ../nbs/00_data.ipynb #ab0ff141
-def show_images(images, labels=None, columns=10, title=None, ax=None, row_labels=None, gap=2, size=0.6):
+def show_images(images: torch.Tensor | np.ndarray, labels: Collection[Any] | None = None, columns: int = 10,
+                title: str | None = None, ax: Axes | None = None, row_labels: Collection[str] | None = None,
+                gap: int = 2, size: float = 0.6) -> Axes:
     """Draw images as one grid, filled row by row.
 
     Parameters
@@ -487,17 +586,17 @@ def show_images(images, labels=None, columns=10, title=None, ax=None, row_labels
         Grey values (uint8, 0 to 255) or intensities (float, 0 to 1).
     labels : sequence of N, optional
         What to write below each image.
-    columns : int
+    columns : int, 1 or more
         Images in a row.
     title : str, optional
         What to write above the grid.
     ax : matplotlib Axes, optional
         Where to draw; by default a new figure of a fitting size.
     row_labels : sequence of str, optional
-        What to write left of each row.
-    gap : int
+        What to write left of each row, from the top.
+    gap : int, 0 to 100
         Pixels between neighbours.
-    size : float
+    size : float, 0.01 to 20
         Width of one image in a new figure, in inches.
 
     Returns
@@ -508,33 +607,47 @@ def show_images(images, labels=None, columns=10, title=None, ax=None, row_labels
     Raises
     ------
     ValueError
-        The images have another shape, or there is not one label for each.
+        The images have another shape or values outside their range, there is not one label for each, there are
+        more row labels than rows, or a number is outside its range.
+    TypeError
+        The images are no numbers, labels no sequence, or `ax` no Axes.
     """
-    images = _as_grey(images)
-    if labels is not None and len(labels) != len(images):
-        raise ValueError(f"labels has {len(labels)} entries, must have one for each of {len(images)} images")
-    count, height, width = images.shape
+    grey = _as_grey(images)
+    _check_within("columns", columns, 1, 2**31, whole=True)
+    _check_within("gap", gap, 0, 100, whole=True)
+    _check_within("size", size, 0.01, 20)
+    if ax is not None and not isinstance(ax, Axes):
+        raise TypeError(f"ax is a {type(ax).__name__}, must be one matplotlib Axes")
+    count, height, width = grey.shape
     columns = min(columns, count)
+    texts = [] if labels is None else _entries("labels", labels, count, count)
+    rows = [] if row_labels is None else _entries("row_labels", row_labels, 0, math.ceil(count / columns))
     below = 0 if labels is None else height // 3
-    grid = _tile(images, columns, gap, below)
+    grid = _tile(grey, columns, gap, below)
     if ax is None:
-        inches = size / width
-        _, ax = plt.subplots(figsize=(grid.shape[1] * inches, grid.shape[0] * inches + (0.3 if title else 0)))
+        ax = _new_axes(grid.shape, size / width, 0.3 if title else 0)
     ax.imshow(grid.numpy(), cmap="gray_r", vmin=0, vmax=1)
     ax.set(xticks=[], yticks=[], title=title)
     ax.spines[:].set_visible(False)
     ax.grid(False)
     down, across = height + below + gap, width + gap
-    for i, label in enumerate(() if labels is None else labels):
+    for i, text in enumerate(texts):
         x, y = i % columns * across + (width - 1) / 2, i // columns * down + height
-        ax.text(x, y, getattr(label, "item", lambda: label)(), ha="center", va="top", fontsize=7)
+        ax.text(x, y, text, ha="center", va="top", fontsize=7)
     if row_labels is not None:
-        ax.set_yticks([row * down + (height - 1) / 2 for row in range(len(row_labels))], row_labels)
+        ax.set_yticks([row * down + (height - 1) / 2 for row in range(len(rows))], rows)
         ax.tick_params(length=0)
     return ax
 
 # %% ../nbs/00_data.ipynb #a34cbe9a
-def binarize(images, generator=None):
+def _check_generator(generator: Any, device: torch.device) -> None:
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator is {generator!r}, must be a torch.Generator or None")
+    if generator.device.type != device.type:
+        raise ValueError(f"generator is on {generator.device}, must be on {device}, where the images are")
+
+
+def binarize(images: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
     """Draw images of ones and zeros: each pixel is 1 with a probability that is its intensity.
 
     Parameters
@@ -549,14 +662,24 @@ def binarize(images, generator=None):
     Tensor, float32, the same shape
         Zeros and ones, drawn anew in each call.
 
+    Raises
+    ------
+    TypeError
+        The images are not uint8, or the generator is none.
+    ValueError
+        The generator is for another device.
+
     References
     ----------
     Salakhutdinov & Murray (2008).
     """
-    return torch.bernoulli(intensities(images), generator=generator)
+    probability = intensities(images)
+    if generator is not None:
+        _check_generator(generator, images.device)
+    return torch.bernoulli(probability, generator=generator)
 
 # %% ../nbs/00_data.ipynb #fcb9792a
-def entropy_floor(images):
+def entropy_floor(images: torch.Tensor) -> torch.Tensor:
     """The lowest binary cross-entropy that any model can reach on each of these images.
 
     The binary cross-entropy of an intensity `x` is lowest at the answer `p = x`, where it is the entropy of
@@ -571,6 +694,15 @@ def entropy_floor(images):
     -------
     Tensor, float32, shape (N,)
         Nats per image, the sum over its pixels; zero for an image of empty and full pixels only.
+
+    Raises
+    ------
+    TypeError
+        The images are not uint8.
+    ValueError
+        There is no axis of images.
     """
     x = intensities(images)
+    if x.ndim < 2:
+        raise ValueError(f"images has shape {tuple(x.shape)}, must be (N, ...): one image is images[None]")
     return (torch.special.entr(x) + torch.special.entr(1 - x)).flatten(1).sum(1)      # entr(x) is -x log x

@@ -8,6 +8,7 @@ __all__ = ['posterior', 'reconstruction_at_mean', 'active_units', 'log_weights',
 # %% ../nbs/03_evaluation.ipynb #fa7efd77
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -15,34 +16,62 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .data import _check_choice, intensities
+from .data import Split, _check_choice, _check_within, intensities
 from .training import _check_number, _check_whole
-from .vae import LIKELIHOODS, BaseVAE, LatentModel, _widen, evaluating, kl_divergence
+from .vae import LIKELIHOODS, BaseVAE, LatentModel, _check_floats, _widen, evaluating, kl_divergence
 
 # %% ../nbs/03_evaluation.ipynb #c242764b
-def _images_of(split):
-    """The images of a `Split`, or images themselves, once there are some."""
+#| code-fold: true
+def _check_model(model: object, kind: type, advice: str) -> None:
+    if not isinstance(model, kind):
+        raise TypeError(f"model is {type(model).__name__}, must be a {kind.__name__}: {advice}")
+
+
+def _images_of(name: str, split: Split | Tensor, model: LatentModel, likelihood: str | Callable = "bernoulli") -> Tensor:
+    """The images of a `Split`, or images themselves, once they are seen to be some that the model takes."""
     images = getattr(split, "images", split)
     if not isinstance(images, Tensor):
-        raise TypeError(f"split is {type(split).__name__}, must be a Split such as data.test, or a tensor of images")
+        raise TypeError(f"{name} is {type(images).__name__}, must be a Split such as data.test, or a tensor of images")
+    # other likelihoods than these two know pixels beyond [0, 1]
+    _check_batch(name, images, model, any_real=likelihood not in ("bernoulli", "continuous-bernoulli"))
     if not len(images):
-        raise ValueError("split holds no images")
+        raise ValueError(f"{name} holds no images")
     return images
 
 
-def _ready(images, model):
+def _check_batch(name: str, images: Tensor, model: LatentModel, any_real: bool = False) -> None:
+    """Look at all images once, wherever they are: their shape, their kind of numbers, and that they are intensities."""
+    if not images.ndim or images.shape[1:] != model.input_shape:
+        raise ValueError(f"{name} has shape {tuple(images.shape)}, must be (B, {', '.join(map(str, model.input_shape))})")
+    if images.dtype == torch.uint8 or not images.numel():
+        return
+    allowed = "intensities in [0, 1] or uint8 grey values"
+    _check_floats(name, images, allowed)
+    low, high = (bound.item() for bound in torch.aminmax(_widen(images.detach())))
+    rounding = 4 * torch.finfo(images.dtype).eps
+    real = any_real and math.isfinite(low + high) and (low < 0 or high > 255 or bool(images.frac().any()))
+    if not real and not -rounding <= low <= high <= 1 + rounding:           # NaN is not, either
+        wrong = ~images.isfinite()
+        wrong = wrong if wrong.any() else (images < 0) | (images > 1)
+        raise ValueError(f"{name} holds {int(wrong.sum())} values that are NaN or outside [0, 1], the first of them "
+                         f"{images[wrong][0].item():g}, must be {allowed}")
+
+
+def _check_finite(name: str, values: Tensor) -> None:
+    _check_floats(name, values)
+    wrong = int((~values.isfinite()).sum())
+    if wrong:
+        raise ValueError(f"{name} holds {wrong} values that are NaN or infinite, must be finite")
+
+
+def _ready(images: Tensor, model: LatentModel) -> Tensor:
     """Images as the model wants them: intensities of its number format, on its device."""
     like = next(model.parameters())
     images = images.to(like.device)
     return (images if images.is_floating_point() else intensities(images)).to(like)
 
-
-def _check_model(model, kind, advice):
-    if not isinstance(model, kind):
-        raise TypeError(f"model is {type(model).__name__}, must be a {kind.__name__}: {advice}")
-
-
-def posterior(model, images, batch_size=1000):
+# %% ../nbs/03_evaluation.ipynb #5afe0301
+def posterior(model: BaseVAE, images: Split | Tensor, batch_size: int = 1000) -> tuple[Tensor, Tensor]:
     """What the encoder says about images: the parameters of q(z | x).
 
     Parameters
@@ -62,13 +91,15 @@ def posterior(model, images, batch_size=1000):
     Raises
     ------
     TypeError
-        If the model's encoder gives points, not distributions.
+        If the model's encoder gives points, not distributions, or `images` is no set of images.
     ValueError
-        If there are no images.
+        If there are no images, or their shape or values are not what the model takes.
     """
     _check_model(model, BaseVAE, "an encoder that gives points has no q(z | x), see model.code")
+    _check_whole("batch_size", batch_size)
+    images = _images_of("images", images, model)
     with evaluating(model):
-        parts = [model.encode(_ready(part, model)) for part in _images_of(images).split(batch_size)]
+        parts = [model.encode(_ready(part, model)) for part in images.split(batch_size)]
     mu, logvar = (torch.cat(each).cpu() for each in zip(*parts))
     return mu, logvar
 
@@ -83,24 +114,26 @@ def _bernoulli_sum(logits, x):
     return total
 
 
-def _summed(likelihood):
+def _summed(likelihood: str | Callable) -> Callable[[Tensor, Tensor], Tensor]:
     """A function of logits (B, K, *input_shape) and x (B, 1, *input_shape) that gives -log p(x | z) in nats, (B, K)."""
     if likelihood == "bernoulli":
         return lambda logits, x: _bernoulli_sum(_widen(logits), _widen(x))
     if not callable(likelihood):
         _check_choice("likelihood", likelihood, tuple(LIKELIHOODS))
-    per_pixel = LIKELIHOODS.get(likelihood, likelihood)
+    per_pixel = likelihood if callable(likelihood) else LIKELIHOODS[likelihood]
 
     def summed(logits, x):
         nats = per_pixel(_widen(logits), _widen(x).expand_as(logits))
-        if nats.shape != logits.shape:
-            raise ValueError(f"likelihood gave shape {tuple(nats.shape)}, must be that of logits, {tuple(logits.shape)}: "
+        if not isinstance(nats, Tensor) or nats.shape != logits.shape:
+            found = f"shape {tuple(nats.shape)}" if isinstance(nats, Tensor) else type(nats).__name__
+            raise ValueError(f"likelihood gave {found}, must give a Tensor of the shape of logits, {tuple(logits.shape)}: "
                              "one figure a pixel")
         return nats.flatten(2).sum(2)
     return summed
 
 # %% ../nbs/03_evaluation.ipynb #98c70fa8
-def reconstruction_at_mean(model, images, *, likelihood="bernoulli", batch_size=1000):
+def reconstruction_at_mean(model: LatentModel, images: Split | Tensor, *, likelihood: str | Callable = "bernoulli",
+                           batch_size: int = 1000) -> Tensor:
     """Reconstruction of each image from the one code that stands for it: a VAE's mean, an autoencoder's code.
 
     It is no part of the ELBO, which averages over draws, but the figure that compares with an autoencoder's.
@@ -120,16 +153,25 @@ def reconstruction_at_mean(model, images, *, likelihood="bernoulli", batch_size=
     -------
     Tensor, shape (N,)
         Nats per image, on the CPU.
+
+    Raises
+    ------
+    TypeError
+        If `model` has no codes, or `images` is no set of images.
+    ValueError
+        If there are no images, their shape or values are not what the model takes, or another argument is not allowed.
     """
     _check_model(model, LatentModel, "it needs code and decode")
+    _check_whole("batch_size", batch_size)
     cost = _summed(likelihood)
+    images = _images_of("images", images, model, likelihood)
     with evaluating(model):
-        batches = (_ready(part, model) for part in _images_of(images).split(batch_size))
+        batches = (_ready(part, model) for part in images.split(batch_size))
         parts = [cost(model.decode(model.code(x))[:, None], x[:, None])[:, 0] for x in batches]
     return torch.cat(parts).cpu()
 
 # %% ../nbs/03_evaluation.ipynb #cab3e368
-def active_units(mu, threshold=0.01):
+def active_units(mu: Tensor, threshold: float = 0.01) -> Tensor:
     """Which latent dimensions move with the image: those whose mean varies over images by more than `threshold`.
 
     Parameters
@@ -143,11 +185,19 @@ def active_units(mu, threshold=0.01):
     -------
     Tensor of bool, shape (latent_dim,)
 
+    Raises
+    ------
+    TypeError, ValueError
+        If `mu` holds no means, or one that is not finite, or `threshold` is negative or no number.
+
     References
     ----------
     Burda et al. (2016), section 5.2.
     """
     _check_number("threshold", threshold)
+    _check_finite("mu", mu)                   # the variance of NaN is above no threshold
+    if mu.ndim != 2 or not len(mu):
+        raise ValueError(f"mu has shape {tuple(mu.shape)}, must be (N, latent_dim) with N of at least 1")
     return mu.var(0, correction=0) > threshold
 
 # %% ../nbs/03_evaluation.ipynb #5fd34b5a
@@ -169,20 +219,21 @@ def _check_weights(log_w, first, likelihood):
     if len(bad):
         image, draw = bad[0].tolist()
         raise ValueError(f"the log weight of image {first + image}, draw {draw}, is {log_w[image, draw].item()}: the model's "
-                         f"weights or the images are not finite, a log-variance ran away, or likelihood {likelihood!r} does not "
-                         "allow such pixels")
+                         f"weights are not finite, a log-variance ran away, or likelihood {likelihood!r} does not allow such pixels")
 
 # %% ../nbs/03_evaluation.ipynb #0de182a9
-def _stream(model, images, n_samples, likelihood, seed, at_once, progress):
+def _stream(model, split, n_samples, likelihood, seed, at_once, progress):
     """Yield for a few images at a time: intensities, mu, logvar on the model's device, log weights in float64 on the CPU."""
     _check_model(model, BaseVAE, "without q(z | x) there is no ELBO; reconstruction_at_mean takes any model with a code")
     _check_whole("n_samples", n_samples)
-    _check_whole("seed", seed, lowest=0)
+    _check_within("seed", seed, 0, 2**32 - 1, whole=True)
     device = next(model.parameters()).device
     if at_once is None:      # on a CPU as many as fit in its cache, elsewhere enough to keep it busy
         at_once = 256 if device.type == "cpu" else 16_384
     _check_whole("at_once", at_once)
-    cost, generator, done = _summed(likelihood), torch.Generator(device).manual_seed(seed), 0
+    cost = _summed(likelihood)
+    images = _images_of("split", split, model, likelihood)
+    generator, done = torch.Generator(device).manual_seed(int(seed)), 0
     hidden = not progress or "TQDM_DISABLE" in os.environ
     with evaluating(model), tqdm(total=len(images), unit=" images", disable=hidden) as bar:
         for part in images.split(max(1, at_once // n_samples)):
@@ -195,7 +246,8 @@ def _stream(model, images, n_samples, likelihood, seed, at_once, progress):
             bar.update(len(x))
 
 
-def log_weights(model, split, n_samples=64, *, likelihood="bernoulli", seed=0, at_once=None, progress=True):
+def log_weights(model: BaseVAE, split: Split | Tensor, n_samples: int = 64, *, likelihood: str | Callable = "bernoulli",
+                seed: int = 0, at_once: int | None = None, progress: bool = True) -> Tensor:
     """Log importance weights, log p(x | z) + log p(z) - log q(z | x), for draws z from q(z | x).
 
     Parameters
@@ -208,11 +260,10 @@ def log_weights(model, split, n_samples=64, *, likelihood="bernoulli", seed=0, a
     Tensor of float64, shape (N, n_samples)
         Nats, on the CPU. The mean over draws estimates the ELBO of an image, `importance_bound` sharper bounds.
     """
-    images = _images_of(split)
-    return torch.cat([log_w for *_, log_w in _stream(model, images, n_samples, likelihood, seed, at_once, progress)])
+    return torch.cat([log_w for *_, log_w in _stream(model, split, n_samples, likelihood, seed, at_once, progress)])
 
 
-def importance_bound(log_w, k):
+def importance_bound(log_w: Tensor, k: int) -> Tensor:
     """Lower bounds of log p(x) from `k` draws each, averaged over all groups of `k` that `log_w` holds.
 
     Parameters
@@ -227,11 +278,19 @@ def importance_bound(log_w, k):
     Tensor, shape (N,)
         Nats per image.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If `log_w` has another shape or is not finite, or `k` is not from 1 to n_samples.
+
     References
     ----------
     Burda et al. (2016), eq. 8.
     """
     _check_whole("k", k)
+    _check_finite("log_w", log_w)
+    if log_w.ndim != 2:
+        raise ValueError(f"log_w has shape {tuple(log_w.shape)}, must be (N, n_samples)")
     if k > log_w.shape[1]:
         raise ValueError(f"k is {k}, must be at most the {log_w.shape[1]} draws of log_w")
     groups = log_w[:, :log_w.shape[1] // k * k].unflatten(1, (-1, k))
@@ -273,24 +332,24 @@ class Evaluation:
     rate: float
     reconstruction: float
     nll: float
-    errors: dict
-    draw_errors: dict
+    errors: dict[str, float]
+    draw_errors: dict[str, float]
     kl: Tensor
     active: Tensor
-    per_image: dict
+    per_image: dict[str, Tensor]
     n_samples: int
     seed: int
-    likelihood: object
+    likelihood: str | Callable
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.per_image["loss"])
 
-    def to_frame(self):
+    def to_frame(self) -> pd.DataFrame:
         """The five figures with both errors, as a `pandas.DataFrame`."""
         rows = {name: (getattr(self, name), self.errors[name], self.draw_errors[name]) for name in self.errors}
         return pd.DataFrame.from_dict(rows, orient="index", columns=["nats per image", "± in all", "± from draws"])
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         likelihood = self.likelihood if isinstance(self.likelihood, str) else getattr(self.likelihood, "__name__", "own")
         draws = f"{self.n_samples:,} draw" + "s" * (self.n_samples > 1)
         text = [f"{len(self):,} images, {draws} each, likelihood {likelihood}; nats per image"]
@@ -319,7 +378,8 @@ def _image_figures(model, x, mu, logvar, log_w, cost):
                 nll_variance=(n_samples / ess - 1) / (n_samples - 1) if n_samples > 1 else unknown)
 
 # %% ../nbs/03_evaluation.ipynb #84281d2b
-def evaluate(model, split, *, n_samples=64, likelihood="bernoulli", seed=0, at_once=None, progress=True):
+def evaluate(model: BaseVAE, split: Split | Tensor, *, n_samples: int = 64, likelihood: str | Callable = "bernoulli",
+             seed: int = 0, at_once: int | None = None, progress: bool = True) -> Evaluation:
     """ELBO with its error, rate, distortion, reconstruction, active dimensions and importance-weighted NLL of a model.
 
     One pass over the images, wherever the model is. Memory grows with the draws by the codes and log weights of one image only.
@@ -352,19 +412,19 @@ def evaluate(model, split, *, n_samples=64, likelihood="bernoulli", seed=0, at_o
     TypeError
         If the model has no q(z | x), as an autoencoder, or `split` is no set of images.
     ValueError
-        If an argument is not allowed, there are no images, or a log weight is not finite.
+        If an argument is not allowed, there are no images, they are no intensities, or a log weight is not finite.
 
     References
     ----------
     Burda et al. (2016), eq. 8 and section 5.2.
     """
-    images, cost, parts = _images_of(split), _summed(likelihood), []
-    for x, mu, logvar, log_w in _stream(model, images, n_samples, likelihood, seed, at_once, progress):
+    cost, parts = _summed(likelihood), []
+    for x, mu, logvar, log_w in _stream(model, split, n_samples, likelihood, seed, at_once, progress):
         parts.append(_image_figures(model, x, mu, logvar, log_w, cost))
     found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     per_image = {name: found[name] for name in ("loss", "distortion", "rate", "reconstruction", "nll", "ess")}
     figures = {name: each for name, each in per_image.items() if name != "ess"}
-    from_draws = {name: (found[name + "_variance"].mean() / len(images)).sqrt().item() for name in ("loss", "nll")}
+    from_draws = {name: (found[name + "_variance"].mean() / len(found["mu"])).sqrt().item() for name in ("loss", "nll")}
     return Evaluation(**{name: each.mean().item() for name, each in figures.items()},
                       errors={name: _standard_error(each) for name, each in figures.items()},
                       draw_errors=dict(loss=from_draws["loss"], distortion=from_draws["loss"], rate=0.0, reconstruction=0.0,

@@ -11,7 +11,9 @@ import base64
 import hashlib
 import io
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import anywidget
 import ipywidgets
@@ -20,12 +22,13 @@ import numpy as np
 import torch
 import traitlets
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 import vae_tutorial
-from .data import ImageData, Split, _check_choice, intensities
-from .evaluation import _check_model, active_units, evaluate, posterior
+from .data import ImageData, Split, _check_choice, _check_within, intensities
+from .evaluation import _check_batch, _check_model, active_units, evaluate, posterior
 from .generation import _code, decode_images, lerp, manifold_grid, slerp, traverse
 from .latent_space import CLASS_COLORS, _as_points, encodings, pca, scatter, tsne
 from .training import _check_whole
@@ -72,7 +75,7 @@ def _half_weights(layers):
     broken = int((~weights.isfinite()).sum())
     if broken:
         raise ValueError(f"model.decoder holds {broken} weights that are NaN or beyond ±65,504, must be finite in float16: was it trained?")
-    return base64.b64encode(weights.numpy().astype("<f2")).decode()
+    return base64.b64encode(weights.numpy().astype("<f2").tobytes()).decode()
 
 # %% ../nbs/09_explorers.ipynb #4fb87013
 def _check_grey(name, model):
@@ -101,7 +104,7 @@ class Decoder(ipywidgets.Widget):
     latent_dim = traitlets.Int().tag(sync=True)
     image_shape = traitlets.List(traitlets.Int()).tag(sync=True)
 
-    def __init__(self, model):
+    def __init__(self, model: LatentModel) -> None:
         _check_model(model, LatentModel, "an explorer decodes codes into images")
         _check_grey("model", model)
         layers = [*_leaves(model.decoder), nn.Sigmoid()]
@@ -109,7 +112,7 @@ class Decoder(ipywidgets.Widget):
                          latent_dim=model.latent_dim, image_shape=list(model.input_shape[1:]))
 
 # %% ../nbs/09_explorers.ipynb #5babce01
-_decoders = {}
+_decoders: dict[bytes, Decoder] = {}
 
 
 def _decoder_of(model):
@@ -145,11 +148,11 @@ class Explorer(anywidget.AnyWidget):
             cls._esm = "\n".join(map(_front_end, scripts))
         super().__init_subclass__(**kwargs)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
     def _repr_mimebundle_(self, **kwargs):
-        data, metadata = super()._repr_mimebundle_(**kwargs)
+        data, metadata = super()._repr_mimebundle_(**kwargs) or ({}, {})
         picture, text = self._still()
         wide, narrow = self._heights
         return data | {"text/html": (
@@ -195,15 +198,29 @@ def _shown(model, data, n, split=None):
     if not isinstance(data, ImageData):
         raise TypeError(f"data is {type(data).__name__}, must be an ImageData, from load_data")
     _check_whole("n", n)
-    split = split or ("val" if data.test is None else "test")
-    _check_choice("split", split, [name for name in ("train", "val", "test") if getattr(data, name) is not None])
-    split = getattr(data, split)
-    if split.images.shape[1:] != model.input_shape:
-        raise ValueError(f"data has images of shape {tuple(split.images.shape[1:])}, must be {model.input_shape}, as model has")
-    images, labels = split.images[:n], split.labels[:n]
-    if not 0 <= int(labels.min()) <= int(labels.max()) < len(data.class_names):
-        raise ValueError(f"data has labels from {labels.min()} to {labels.max()}, must be from 0 to {len(data.class_names) - 1}")
+    name = ("val" if data.test is None else "test") if split is None else split
+    _check_choice("split", name, [name for name in ("train", "val", "test") if getattr(data, name) is not None])
+    images, labels = (part.cpu() for part in (getattr(data, name).images, getattr(data, name).labels))
+    if images.shape[1:] != model.input_shape:
+        raise ValueError(f"data has images of shape {tuple(images.shape[1:])}, must be {model.input_shape}, as model has")
+    if images.dtype != torch.uint8:
+        raise TypeError(f"data.{name} has images of {images.dtype}, must be torch.uint8: grey values 0 to 255")
+    if not len(images) or labels.shape != images.shape[:1]:
+        raise ValueError(f"data.{name} has {len(images)} images and labels of shape {tuple(labels.shape)}, must have a label for each, "
+                         "and one image at least")
+    images, labels, last = images[:n], labels[:n], min(len(data.class_names), 256) - 1         # the browser gets a byte for each
+    if not 0 <= int(labels.min()) <= int(labels.max()) <= last:
+        raise ValueError(f"data has labels from {labels.min()} to {labels.max()}, must be from 0 to {last}")
     return Split(images, labels)
+
+
+def _seen_codes(model, images):
+    """Codes of the images of an explorer, once they are seen to be numbers."""
+    codes = encodings(model, images)
+    wrong = int((~codes.isfinite()).sum())
+    if wrong:
+        raise ValueError(f"model gives {wrong} values of codes that are not finite for data: was it trained?")
+    return codes
 
 
 def _class_traits(data):
@@ -228,7 +245,7 @@ def _dimensions(model, split):
 
 def _encoded(model, split, class_names):
     """Codes of images and how far from the origin they reach; the first image of every class to start from."""
-    codes, starts = encodings(model, split.images), _first_of_each_class(split.labels)
+    codes, starts = _seen_codes(model, split.images), _first_of_each_class(split.labels)
     return {"points": _floats(codes if model.latent_dim == 2 else codes[:0]), "point_labels": split.labels.byte().numpy().tobytes(),
             "reach": max(3.0, math.ceil(codes.abs().max())), "start_codes": _floats(codes[starts]),
             "start_images": _png(_sheet(split.images[starts], len(starts))),
@@ -309,11 +326,12 @@ class LatentExplorer(_Plane, Explorer, scripts=("decoder.js", "interface.js", "l
     start_images = traitlets.Bytes().tag(sync=True)
     start_names = traitlets.List(traitlets.Unicode()).tag(sync=True)
 
-    def __init__(self, model, data=None, n=1000):
+    def __init__(self, model: LatentModel, data: ImageData | None = None, n: int = 1000) -> None:
         decoder, split = _decoder_of(model), None if data is None else _shown(model, data, n)
-        state = {"decoder": decoder, "z": [0.0] * model.latent_dim, "reach": 4.0} | _dimensions(model, split)
-        if split is not None:
+        state: dict[str, Any] = {"decoder": decoder, "z": [0.0] * model.latent_dim, "reach": 4.0}
+        if data is not None and split is not None:
             state |= _encoded(model, split, data.class_names) | _class_traits(data)
+        state |= _dimensions(model, split)
         state["sliders"] = [_slider(dimension, state["reach"]) for dimension in state["order"]]
         if model.latent_dim == 2:
             state["manifold"] = _manifold(model, state["reach"])
@@ -337,23 +355,12 @@ class LatentExplorer(_Plane, Explorer, scripts=("decoder.js", "interface.js", "l
 # %% ../nbs/09_explorers.ipynb #32a38dfe
 def _choice(model, images):
     """Images to choose from, seen to fit the model."""
-    if not isinstance(images, torch.Tensor):
+    if not isinstance(images, Tensor):
         raise TypeError(f"images is {type(images).__name__}, must be a tensor of grey values (uint8) or intensities")
     if images.shape[1:] != model.input_shape or not 2 <= len(images) <= 20:
         raise ValueError(f"images has shape {tuple(images.shape)}, must be (N, {', '.join(map(str, model.input_shape))}) with N from 2 to 20")
-    if images.is_floating_point():
-        wrong = int((~((images >= 0) & (images <= 1))).sum())
-        if wrong:
-            raise ValueError(f"images holds {wrong} values that are NaN or outside [0, 1], must be intensities")
+    _check_batch("images", images, model)
     return images
-
-
-def _codes(model, images):
-    """Codes of images, shape (N, latent_dim), in float32 as the browser has them."""
-    codes = _code(model, images).detach().cpu().float()
-    if not codes.isfinite().all():
-        raise ValueError(f"model gives {int((~codes.isfinite()).sum())} codes that are not finite for images: was it trained?")
-    return codes
 
 # %% ../nbs/09_explorers.ipynb #c22f84e6
 class InterpolationExplorer(Explorer, scripts=("decoder.js", "interface.js", "interpolation.js")):
@@ -389,17 +396,18 @@ class InterpolationExplorer(Explorer, scripts=("decoder.js", "interface.js", "in
     images = traitlets.Bytes().tag(sync=True)
     codes = traitlets.Bytes().tag(sync=True)
 
-    def __init__(self, model, images):
+    def __init__(self, model: LatentModel, images: Tensor) -> None:
         decoder = _decoder_of(model)
         images = _choice(model, images)
-        self._model, self._codes = model, _codes(model, images)
+        # in float32, as the browser has them
+        self._model, self._codes = model, _code("images", images, model).detach().cpu().float()
         slider = ipywidgets.FloatSlider(value=0.5, min=0, max=1, step=0.005, description="t", readout_format=".2f")
         super().__init__(decoder=decoder, slider=slider, images=_png(_sheet(images, len(images))), codes=_floats(self._codes))
         rows = math.ceil(len(images) / 10)
         self._heights = (380 + 118 * rows, 550 + 70 * rows)
 
     @property
-    def ends(self):
+    def ends(self) -> Tensor:
         """The codes of the two images, Tensor of shape (2, latent_dim)."""
         return self._codes[[self.start, self.end]]
 
@@ -439,7 +447,7 @@ def _fitted(name, points, count):
 
 def _check_maps(maps, count):
     """Maps by name as an array of shape (maps, N, 2), or an error that says which of them is wrong."""
-    if not isinstance(maps, dict) or not all(isinstance(name, str) for name in maps):
+    if not isinstance(maps, Mapping) or not all(isinstance(name, str) for name in maps):
         raise TypeError(f"maps is {maps!r:.60}, must be a dict from names to arrays of shape ({count}, 2)")
     if not maps:
         raise ValueError("maps is empty, must hold at least one map")
@@ -526,10 +534,13 @@ class EmbeddingExplorer(_Choice, Explorer, scripts=("decoder.js", "interface.js"
     positions = traitlets.Bytes().tag(sync=True)
     class_colors = traitlets.List(traitlets.Unicode()).tag(sync=True)
 
-    def __init__(self, model, data, n=600, maps=None, split=None):
+    def __init__(self, model: LatentModel, data: ImageData, n: int = 600, maps: Mapping[str, Tensor | ArrayLike] | None = None,
+                 split: str | None = None) -> None:
         _check_whole("n", n, lowest=2)
         decoder, shown = _decoder_of(model), _shown(model, data, n, split)
-        codes = encodings(model, shown.images)
+        if len(shown) < 2:
+            raise ValueError("data has 1 image to show, must have at least 2")
+        codes = _seen_codes(model, shown.images)
         maps = _default_maps(codes) if maps is None else maps
         positions, names = _check_maps(maps, len(codes)), list(maps)
         super().__init__(decoder=decoder, images=_png(_sheet(shown.images, 30)), codes=_floats(codes),
@@ -538,13 +549,14 @@ class EmbeddingExplorer(_Choice, Explorer, scripts=("decoder.js", "interface.js"
                          classes=list(range(len(data.class_names))), **_class_traits(data))
 
     @property
-    def maps(self):
+    def maps(self) -> dict[str, np.ndarray]:
         """The maps by name, arrays of shape (n, 2), moved and scaled into the square from -1 to 1."""
         positions = np.frombuffer(self.positions, "<f4").reshape(len(self.map_names), -1, 2)
         return dict(zip(self.map_names, positions))
 
     def _still(self):
-        figure = Figure(figsize=(4, 4), layout="none")
+        figure = Figure(figsize=(4, 4))
+        figure.set_layout_engine("none")
         axes = figure.add_axes((0, 0, 1, 1))
         scatter(self.maps[self.map], np.frombuffer(self.point_labels, np.uint8), self.class_names, axes, size=8, ticks=False)
         axes.grid(False)
@@ -553,7 +565,7 @@ class EmbeddingExplorer(_Choice, Explorer, scripts=("decoder.js", "interface.js"
 # %% ../nbs/09_explorers.ipynb #bbf2725e
 def _checked_sweep(models):
     """The models of a sweep in the order of their β, once all are seen to be of one kind."""
-    if not isinstance(models, dict):
+    if not isinstance(models, Mapping):
         raise TypeError(f"models is {type(models).__name__}, must be a dict of β to model")
     if len(models) < 2:
         raise ValueError(f"models holds {len(models)}, must hold at least two to slide between")
@@ -649,13 +661,13 @@ class BetaExplorer(_Sweep, Explorer, scripts=("interface.js", "beta.js")):
 
     _heights = (450, 620)
 
-    def __init__(self, models, data, n=1000, seed=0):
-        _check_whole("seed", seed, lowest=0)
+    def __init__(self, models: Mapping[float, BaseVAE], data: ImageData, n: int = 1000, seed: int = 0) -> None:
+        _check_within("seed", seed, 0, 2**32 - 1, whole=True)
         models = _checked_sweep(models)
         first, betas = next(iter(models.values())), list(models)
         split = _shown(first, data, n)
         places = _first_of_each_class(split.labels)[:10]
-        originals, z = split.images[places], torch.randn(10, first.latent_dim, generator=torch.Generator().manual_seed(seed))
+        originals, z = split.images[places], torch.randn(10, first.latent_dim, generator=torch.Generator().manual_seed(int(seed)))
         figures = _rates_and_distortions(models, split.images)
         samples = _decoded_by_all(models, lambda model: z)
         reconstructions = _decoded_by_all(models, lambda model: encodings(model, originals))
@@ -764,7 +776,7 @@ class ReparameterizationExplorer(Explorer, scripts=("interface.js", "reparameter
     eps = traitlets.Float().tag(sync=True)
     sliders = traitlets.List(traitlets.Instance(ipywidgets.FloatSlider)).tag(sync=True, **ipywidgets.widget_serialization)
 
-    def __init__(self, mu=0.8, sigma=0.6, eps=1.0):
+    def __init__(self, mu: float = 0.8, sigma: float = 0.6, eps: float = 1.0) -> None:
         super().__init__(mu=mu, sigma=sigma, eps=eps)
 
     # made when they are first asked for, so that none is left where the numbers are refused
@@ -781,11 +793,11 @@ class ReparameterizationExplorer(Explorer, scripts=("interface.js", "reparameter
         return value
 
     @property
-    def z(self):
+    def z(self) -> float:
         return self.mu + self.sigma * self.eps
 
     @property
-    def kl(self):
+    def kl(self) -> float:
         mu, logvar = torch.tensor([self.mu, 2 * math.log(self.sigma)], dtype=torch.float64)
         return kl_divergence(mu, logvar).item()
 

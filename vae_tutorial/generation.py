@@ -7,16 +7,18 @@ __all__ = ['decode_images', 'lerp', 'slerp', 'interpolate', 'traverse', 'grid_po
 
 # %% ../nbs/04_generation.ipynb #e0126ded
 import math
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from .data import _check_choice
-from .evaluation import _ready
+from .evaluation import _check_batch, _check_finite, _check_model, _ready
 from .training import _check_whole
-from .vae import BaseVAE, _check_images, _widen, evaluating, kl_divergence
+from .vae import BaseVAE, LatentModel, evaluating, kl_divergence
 
 # %% ../nbs/04_generation.ipynb #aa216545
-def decode_images(model, z, batch_size=1000):
+def decode_images(model: LatentModel, z: Tensor, batch_size: int = 1000) -> Tensor:
     """Images of codes, a batch at a time, with the model in evaluation mode and left in its own.
 
     Parameters
@@ -35,10 +37,14 @@ def decode_images(model, z, batch_size=1000):
 
     Raises
     ------
+    TypeError
+        If `model` has no latent space, or `z` is no tensor of floating-point numbers.
     ValueError
-        If the last axis of `z` is not the latent space's.
+        If the last axis of `z` is not the latent space's, or a number in it is not finite.
     """
+    _check_model(model, LatentModel, "codes are points of its latent space")
     _check_whole("batch_size", batch_size)
+    _check_finite("z", z)
     if z.ndim == 0 or z.shape[-1] != model.latent_dim:
         raise ValueError(f"z has shape {tuple(z.shape)}, must be (..., {model.latent_dim})")
     flat = z.reshape(-1, model.latent_dim).to(next(model.parameters()))
@@ -47,7 +53,7 @@ def decode_images(model, z, batch_size=1000):
     return images.reshape(*z.shape[:-1], *model.input_shape)
 
 # %% ../nbs/04_generation.ipynb #30bc154c
-def lerp(a, b, t):
+def lerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
     """Points on the straight line from `a` to `b`.
 
     Parameters
@@ -60,16 +66,44 @@ def lerp(a, b, t):
     Returns
     -------
     Tensor, shape (..., latent_dim)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of another kind, is not finite, or does not fit the others.
     """
-    return torch.lerp(a, b, _place(t, a))
+    place, dtype = _place(t, a, b), torch.result_type(a, b)
+    return torch.lerp(a.to(dtype), b.to(dtype), place.to(dtype))
 
 
-def _place(t, a):
-    """`t` as a tensor like `a`, with an axis for the latent dimensions."""
-    return torch.as_tensor(t, dtype=a.dtype, device=a.device)[..., None]
+def _place(t, a, b):
+    """`t` as a tensor with an axis for the latent dimensions, once it and both ends are seen to fit each other."""
+    _check_ends(a, b)
+    try:
+        t = torch.as_tensor(t, dtype=torch.promote_types(torch.result_type(a, b), torch.float32), device=a.device)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"t is {t!r:.60}, must be a number or a Tensor of numbers") from None
+    _check_finite("t", t)
+    leading = [tuple(shape) for shape in (a.shape[:-1], b.shape[:-1], t.shape)]
+    try:
+        torch.broadcast_shapes(*leading)
+    except RuntimeError:
+        raise ValueError("a, b and t have leading axes {}, {} and {}, must have such as broadcast".format(*leading)) from None
+    return t[..., None]
+
+
+def _check_ends(a, b):
+    if isinstance(a, Tensor) and isinstance(b, Tensor) and a.device != b.device:
+        raise ValueError(f"b is on {b.device}, must be on {a.device}, as a is")
+    for name, end in (("a", a), ("b", b)):
+        _check_finite(name, end)
+        if not end.ndim or not end.shape[-1]:
+            raise ValueError(f"{name} has shape {tuple(end.shape)}, must be (..., latent_dim)")
+    if a.shape[-1] != b.shape[-1]:
+        raise ValueError(f"b has shape {tuple(b.shape)}, must be (..., {a.shape[-1]}), for a has {tuple(a.shape)}")
 
 # %% ../nbs/04_generation.ipynb #e2264260
-def slerp(a, b, t):
+def slerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
     """Points on the arc from `a` to `b`: the direction turns at an even pace, the length changes evenly.
 
     Parameters
@@ -84,23 +118,30 @@ def slerp(a, b, t):
     -------
     Tensor, shape (..., latent_dim)
 
+    Raises
+    ------
+    TypeError, ValueError
+        As by `lerp`.
+
     References
     ----------
     Shoemake (1985); White (2016), for latent spaces.
     """
-    dtype, (a, b) = torch.result_type(a, b), torch.broadcast_tensors(_widen(a), _widen(b))
+    place, dtype = _place(t, a, b), torch.result_type(a, b)
+    a, b = torch.broadcast_tensors(a.to(place.dtype), b.to(place.dtype))
     length_a, length_b = _length(a), _length(b)
     start = _unit(torch.where(length_a > 0, a, b))
     end = _unit(torch.where(length_b > 0, b, a))
     # sharp at 0 and at a half turn, where an arc cosine has lost half its digits
     angle = 2 * torch.atan2(_length(start - end), _length(start + end))
-    t = _place(t, a)
-    direction = (t * angle).cos() * start + (t * angle).sin() * _sideways(start, end)
-    return (torch.lerp(length_a, length_b, t) * direction).to(dtype)
+    direction = (place * angle).cos() * start + (place * angle).sin() * _sideways(start, end)
+    return (torch.lerp(length_a, length_b, place) * direction).to(dtype)
 
 # %% ../nbs/04_generation.ipynb #e66982f7
 def _length(v):
-    return v.norm(dim=-1, keepdim=True)
+    # in units of a power of two, which cost no digit, so that no square overflows or vanishes
+    unit = v.detach().abs().amax(-1, keepdim=True).log2().floor().exp2().clamp(min=torch.finfo(v.dtype).tiny)
+    return (v / unit).norm(dim=-1, keepdim=True) * unit
 
 
 def _unit(v):
@@ -119,7 +160,7 @@ def _sideways(start, end):
     return side
 
 # %% ../nbs/04_generation.ipynb #cc824132
-def interpolate(model, a, b, steps=10, method="lerp"):
+def interpolate(model: LatentModel, a: Tensor, b: Tensor, steps: int = 10, method: str = "lerp") -> Tensor:
     """Images along the way between the codes of two images.
 
     Parameters
@@ -140,31 +181,40 @@ def interpolate(model, a, b, steps=10, method="lerp"):
 
     Raises
     ------
+    TypeError
+        If `model` has no latent space, or `a` or `b` is no tensor of images.
     ValueError
         If `a` and `b` differ in shape or are no images of the model's, or if `steps` or `method` is not allowed.
     """
     _check_choice("method", method, tuple(_METHODS))
     _check_whole("steps", steps, lowest=2)
+    start, end = _code("a", a, model)[..., None, :], _code("b", b, model)[..., None, :]
     if a.shape != b.shape:
         raise ValueError(f"b has shape {tuple(b.shape)}, must have that of a, {tuple(a.shape)}")
-    start, end = _code(model, a)[..., None, :], _code(model, b)[..., None, :]
     return decode_images(model, _METHODS[method](start, end, torch.linspace(0, 1, steps)))
 
 
 _METHODS = {"lerp": lerp, "slerp": slerp}
 
 
-def _code(model, x):
+def _code(name: str, x: Tensor, model: LatentModel) -> Tensor:
     """Codes of one image, shape (latent_dim,), or of a batch of them, shape (B, latent_dim)."""
+    _check_model(model, LatentModel, "it gives images a code and decodes codes")
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} is {type(x).__name__}, must be a Tensor of images")
     single = x.shape == model.input_shape
-    x = _ready(x[None] if single else x, model)
-    _check_images(x, model.input_shape)
+    images = x[None] if single else x
+    _check_batch(name, images, model)
     with evaluating(model):
-        code = model.code(x)
+        code = model.code(_ready(images, model))
+    wrong = int((~code.isfinite()).sum())
+    if wrong:
+        raise ValueError(f"model gives {wrong} values of codes that are not finite for {name}: was it trained?")
     return code[0] if single else code
 
 # %% ../nbs/04_generation.ipynb #53b22d48
-def traverse(model, start, dims=None, values=(-3, -2, -1, 0, 1, 2, 3)):
+def traverse(model: LatentModel, start: Tensor, dims: Sequence[int] | Tensor | None = None,
+             values: Sequence[float] | Tensor = (-3, -2, -1, 0, 1, 2, 3)) -> Tensor:
     """Images of a code in which one dimension at a time takes other values.
 
     Parameters
@@ -186,27 +236,44 @@ def traverse(model, start, dims=None, values=(-3, -2, -1, 0, 1, 2, 3)):
 
     Raises
     ------
+    TypeError
+        If `model` has no latent space, or `start` is no Tensor.
     ValueError
         If `start` is neither a code nor an image of the model's, `dims` names a dimension that is not there, or
-        `values` is no list of numbers.
+        `values` is no list of finite numbers.
     """
-    z = start if start.shape == (model.latent_dim,) else _code(model, _one_image(model, start))
-    dims = torch.as_tensor(_all_dims(model, start) if dims is None else dims).cpu()
-    if dims.ndim != 1 or dims.is_floating_point() or not len(dims) or dims.min() < 0 or dims.max() >= model.latent_dim:
-        raise ValueError(f"dims is {dims.tolist()}, must be a list of whole numbers from 0 to {model.latent_dim - 1}")
-    values = torch.as_tensor(values, dtype=torch.float32).cpu()
-    if values.ndim != 1 or not len(values):
-        raise ValueError(f"values is {values.tolist()}, must be a list of numbers")
-    codes = z.detach().cpu().float().repeat(len(dims), len(values), 1)
-    codes[torch.arange(len(dims)), :, dims] = values
+    z = _start(model, start)
+    rows = _as_list(_all_dims(model, start) if dims is None else dims)
+    whole = rows.dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+    if not whole or not len(rows) or rows.min() < 0 or rows.max() >= model.latent_dim:
+        raise ValueError(f"dims is {dims!r:.60}, must be a list of whole numbers from 0 to {model.latent_dim - 1}")
+    columns = _as_list(values, torch.float32)
+    if not len(columns) or not columns.isfinite().all():
+        raise ValueError(f"values is {values!r:.60}, must be a list of finite numbers")
+    codes = z.detach().cpu().float().repeat(len(rows), len(columns), 1)
+    codes[torch.arange(len(rows)), :, rows.long()] = columns
     return decode_images(model, codes)
 
+
+def _as_list(values, dtype=None):
+    """A tensor with one axis on the CPU, empty where the values make none."""
+    try:
+        found = torch.as_tensor(values, dtype=dtype).detach().cpu()
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        found = torch.empty(0)
+    return found if found.ndim == 1 else torch.empty(0)
+
 # %% ../nbs/04_generation.ipynb #48243124
-def _one_image(model, start):
-    if start.shape != model.input_shape:
-        raise ValueError(f"start has shape {tuple(start.shape)}, must be that of a code, ({model.latent_dim},), "
-                         f"or of an image, {model.input_shape}")
-    return start
+def _start(model, start):
+    """The code from which to set out: itself, or that of an image."""
+    _check_model(model, LatentModel, "a code is a point of its latent space")
+    shape = tuple(start.shape) if isinstance(start, Tensor) else None
+    if shape == (model.latent_dim,):
+        _check_finite("start", start)
+        return start
+    if shape is not None and shape != model.input_shape:
+        raise ValueError(f"start has shape {shape}, must be that of a code, ({model.latent_dim},), or of an image, {model.input_shape}")
+    return _code("start", start, model)
 
 
 def _all_dims(model, start):
@@ -218,7 +285,7 @@ def _all_dims(model, start):
     return kl.argsort(descending=True, stable=True)
 
 # %% ../nbs/04_generation.ipynb #5c60341b
-def grid_points(n=20, range=None):
+def grid_points(n: int = 20, range: tuple[float, float] | None = None) -> Tensor:
     """Points of a plane in n rows and n columns, the highest row first, as a picture is drawn.
 
     Parameters
@@ -243,13 +310,14 @@ def grid_points(n=20, range=None):
     if range is None:
         along = torch.special.ndtri((torch.arange(n, dtype=torch.float64) + 0.5) / n).float()
     else:
-        along = torch.linspace(*_checked_range(range), n)
+        low, high = _checked_range(range)
+        along = torch.linspace(low, high, n)
     return torch.cartesian_prod(along.flip(0), along).flip(1)
 
 
 def _checked_range(range):
     try:
-        low, high = map(float, range)
+        low, high = (float(1.0 * end) for end in range)         # float alone would take a text for a number
     except (TypeError, ValueError):
         low = high = math.nan
     if not -math.inf < low < high < math.inf:
@@ -257,7 +325,7 @@ def _checked_range(range):
     return low, high
 
 # %% ../nbs/04_generation.ipynb #84145657
-def manifold_grid(model, n=20, range=None):
+def manifold_grid(model: LatentModel, n: int = 20, range: tuple[float, float] | None = None) -> Tensor:
     """Images of a grid over a two-dimensional latent space.
 
     Parameters
@@ -277,9 +345,12 @@ def manifold_grid(model, n=20, range=None):
 
     Raises
     ------
+    TypeError
+        If `model` has no latent space.
     ValueError
         If the latent space has another number of dimensions, or `n` or `range` is not allowed.
     """
+    _check_model(model, LatentModel, "it needs a latent space")
     if model.latent_dim != 2:
         raise ValueError(f"model has latent_dim {model.latent_dim}, must have 2: a grid is a picture of a plane")
     return decode_images(model, grid_points(n, range))

@@ -7,21 +7,26 @@ __all__ = ['CLASS_COLORS', 'encodings', 'Pca', 'pca', 'scatter', 'tsne', 'neares
            'shared_neighbours']
 
 # %% ../nbs/05_latent_space.ipynb #c757233a
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib import patheffects
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
 from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
+from torch import Tensor
 
-from .data import _check_choice, intensities
+from .data import _check_choice, _check_within, intensities
+from .evaluation import _check_batch, _check_model
 from .training import _check_number, _check_whole
-from .vae import _widen, evaluating
+from .vae import LatentModel, _widen, evaluating
 
 # %% ../nbs/05_latent_space.ipynb #2445e71b
-def encodings(model, images, batch_size=1000):
+def encodings(model: LatentModel, images: Tensor, batch_size: int = 1000) -> Tensor:
     """The codes of many images: for a VAE the means, for an autoencoder its only answer.
 
     Parameters
@@ -37,30 +42,58 @@ def encodings(model, images, batch_size=1000):
     -------
     Tensor, shape (N, latent_dim)
         On the CPU, in float32 or wider.
+
+    Raises
+    ------
+    TypeError
+        If `model` has no codes, or `images` are no grey values.
+    ValueError
+        If `images` have another shape, or `batch_size` is no positive whole number.
     """
+    _check_model(model, LatentModel, "it gives each image a code")
     _check_whole("batch_size", batch_size)
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images is {type(images).__name__}, must be a Tensor of uint8, such as data.test.images")
+    _check_batch("images", images, model)
     like = next(model.parameters())
     with evaluating(model):
         parts = [model.code(intensities(part).to(like)) for part in images.split(batch_size)]
         return _widen(torch.cat(parts)).cpu()
 
 # %% ../nbs/05_latent_space.ipynb #e41709bf
+def _as_array(name, values):
+    """An array of what may be a tensor or nested lists."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        return (values.double() if values.is_floating_point() else values).numpy()        # NumPy knows no bfloat16
+    try:
+        return np.asarray(values)
+    except ValueError:
+        raise ValueError(f"{name} is {values!r:.60}, must be an array: its rows are of different lengths") from None
+
+
 def _as_points(name, points, fewest=2):
     """`points` as a float64 array with one row a point, or an error that says what is wrong with them."""
-    if isinstance(points, torch.Tensor):
-        points = points.detach().cpu().double()        # NumPy knows no bfloat16
-    points = np.asarray(points, dtype=np.float64)
-    if points.ndim != 2 or len(points) < fewest:
-        raise ValueError(f"{name} has shape {points.shape}, must be (N, D) with N of at least {fewest}")
-    if not np.isfinite(points).all():
-        raise ValueError(f"{name} holds {np.sum(~np.isfinite(points))} values that are not finite")
+    points = _as_array(name, points)
+    if points.dtype.kind not in "fiub":
+        raise TypeError(f"{name} holds {points.dtype}, must hold real numbers")
+    if points.ndim != 2 or len(points) < fewest or not points.shape[1]:
+        raise ValueError(f"{name} has shape {points.shape}, must be (N, D) with N of at least {fewest} and D of at least 1")
+    points = points.astype(np.float64)
+    wrong = ~(np.abs(points) <= 1e100)                 # squares of more would overflow
+    if wrong.any():
+        raise ValueError(f"{name} holds {wrong.sum()} values that are not finite, the first of them {points[wrong][0]}: "
+                         "must be numbers from -1e100 to 1e100")
     return points
 
 
 def _as_labels(name, labels, count):
-    labels = np.asarray(labels.cpu() if isinstance(labels, torch.Tensor) else labels)
+    labels = _as_array(name, labels)
     if labels.shape != (count,):
         raise ValueError(f"{name} has shape {labels.shape}, must be ({count},): one label for each point")
+    wrong = np.sum(labels != labels)
+    if wrong:
+        raise ValueError(f"{name} holds {wrong} values that are NaN, must hold classes")
     return labels
 
 # %% ../nbs/05_latent_space.ipynb #f78512a5
@@ -76,12 +109,19 @@ class Pca(NamedTuple):
     components: np.ndarray
     mean: np.ndarray
 
-    def transform(self, codes):
-        """Projections, shape (M, n), of `codes`, shape (M, D)."""
-        return (_as_points("codes", codes, fewest=0) - self.mean) @ self.components.T
+    def transform(self, codes: Tensor | ArrayLike) -> np.ndarray:
+        """Projections, shape (M, n), of `codes`, shape (M, D); ValueError on any other shape."""
+        points = _as_points("codes", codes, fewest=0)
+        _check_columns("codes", points, len(self.mean))
+        return (points - self.mean) @ self.components.T
+
+
+def _check_columns(name, points, columns):
+    if points.shape[1] != columns:
+        raise ValueError(f"{name} has shape {points.shape}, must be (M, {columns})")
 
 # %% ../nbs/05_latent_space.ipynb #8d47315c
-def pca(codes, n=2):
+def pca(codes: Tensor | ArrayLike, n: int = 2) -> Pca:
     """Project points on the directions in which they vary most.
 
     Parameters
@@ -98,8 +138,8 @@ def pca(codes, n=2):
 
     Raises
     ------
-    ValueError
-        If `n` is out of range, or the points are all the same.
+    TypeError, ValueError
+        If `codes` are no finite points, or all the same, or `n` is out of range.
 
     References
     ----------
@@ -109,13 +149,14 @@ def pca(codes, n=2):
     _check_whole("n", n)
     if n > min(points.shape):
         raise ValueError(f"n is {n}, must be at most {min(points.shape)} for codes of shape {points.shape}")
+    if (points == points[0]).all():        # their mean may be another point, by rounding
+        raise ValueError(f"codes are all the same point, {points[0]!r:.60}, must differ: there is no variance to explain")
     mean = points.mean(0)
     _, lengths, components = np.linalg.svd(points - mean, full_matrices=False)
-    if not lengths[0] > 0:
-        raise ValueError("codes are all the same point: there is no variance to explain")
+    shares = (lengths / lengths[0]) ** 2
     largest = np.abs(components).argmax(1)[:, None]
     components = (components * np.sign(np.take_along_axis(components, largest, 1)))[:n]
-    return Pca((points - mean) @ components.T, (lengths**2 / np.sum(lengths**2))[:n], components, mean)
+    return Pca((points - mean) @ components.T, (shares / shares.sum())[:n], components, mean)
 
 # %% ../nbs/05_latent_space.ipynb #a5fe9500
 # Okabe and Ito's eight, then a light grey and a dark brown
@@ -123,7 +164,8 @@ CLASS_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00",
                 "#56B4E9", "#F0E442", "#000000", "#BBBBBB", "#661100")
 
 
-def scatter(points, labels, class_names=None, ax=None, title=None, size=None, ticks=True):
+def scatter(points: Tensor | ArrayLike, labels: Tensor | ArrayLike, class_names: Sequence[str] | None = None,
+            ax: Axes | None = None, title: str | None = None, size: float | None = None, ticks: bool = True) -> Axes:
     """Draw points of the plane in the colours of their classes, each class named at its median.
 
     Parameters
@@ -147,44 +189,63 @@ def scatter(points, labels, class_names=None, ax=None, title=None, size=None, ti
     -------
     matplotlib Axes
         With equal scales.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of another kind or shape, a number is not finite, or a label has no name.
     """
-    points = _as_points("points", points)
-    if points.shape[1] != 2:
-        raise ValueError(f"points has shape {points.shape}, must be (N, 2)")
-    labels = _as_labels("labels", labels, len(points))
-    if labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise ValueError(f"labels are {labels.dtype} from {labels.min()}, must be whole numbers from 0")
-    if class_names is not None and labels.max() >= len(class_names):
-        raise ValueError(f"class_names has {len(class_names)} entries, but labels go up to {labels.max()}")
+    places, classes = _as_picture(points, labels, class_names)
+    if ax is not None and not isinstance(ax, Axes):
+        raise TypeError(f"ax is a {type(ax).__name__}, must be one matplotlib Axes")
+    if size is not None:
+        _check_number("size", size)
     if ax is None:
         _, ax = plt.subplots(figsize=(5, 5))
-    colors = np.array(CLASS_COLORS)[labels % len(CLASS_COLORS)]
-    size = size or float(np.clip(6000 / len(points), 1.5, 12))
+    colors = np.array(CLASS_COLORS)[classes % len(CLASS_COLORS)]
+    size = float(np.clip(6000 / len(places), 1.5, 12)) if size is None else size
     # smooth rims on thousands of points cost a picture five times its bytes, and nobody sees them
-    ax.scatter(*points.T, s=size, c=colors, linewidths=0, rasterized=True, antialiased=len(points) < 500)
-    for label in np.unique(labels):
-        _name_class(ax, points[labels == label], class_names[label] if class_names is not None else label)
+    ax.scatter(places[:, 0], places[:, 1], s=size, c=colors, linewidths=0, rasterized=True, antialiased=len(places) < 500)
+    for label in np.unique(classes):
+        _name_class(ax, places[classes == label], class_names[label] if class_names is not None else label)
     ax.set_aspect("equal", adjustable="datalim")
-    ax.set_title(title)
+    ax.set_title(title or "")
     if not ticks:
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
     return ax
 
 # %% ../nbs/05_latent_space.ipynb #1835791a
+def _as_picture(points, labels, class_names):
+    """Points and labels as arrays, seen to be of the plane and of classes that have names."""
+    points = _as_points("points", points, fewest=1)
+    if points.shape[1] != 2:
+        raise ValueError(f"points has shape {points.shape}, must be (N, 2)")
+    labels = _as_labels("labels", labels, len(points))
+    if labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise ValueError(f"labels are {labels.dtype} from {min(labels.tolist())!r}, must be whole numbers from 0")
+    if class_names is None:
+        return points, labels
+    if not hasattr(class_names, "__getitem__"):
+        raise TypeError(f"class_names is {class_names!r:.60}, must be a sequence of names")
+    if labels.max() >= len(class_names):
+        raise ValueError(f"class_names has {len(class_names)} entries, but labels go up to {labels.max()}")
+    return points, labels
+
+
 def _name_class(ax, points, name):
     middle = np.median(points, axis=0)
     text = ax.text(*middle, str(name), ha="center", va="center", fontweight="bold", fontsize=9)
     text.set_path_effects([patheffects.withStroke(linewidth=2.5, foreground="white")])
 
 # %% ../nbs/05_latent_space.ipynb #a3ef4883
-def tsne(codes, perplexity=30, seed=0, init="pca"):
+def tsne(codes: Tensor | ArrayLike, perplexity: float = 30, seed: int = 0, init: str = "pca") -> np.ndarray:
     """A t-SNE map in two dimensions, after 1,000 iterations.
 
     Parameters
     ----------
     codes : Tensor or array, shape (N, D)
-        Points in two dimensions at least.
+        Points in two dimensions at least, not all of them the same.
     perplexity : float
         About how many neighbours each point tries to keep; at least 1 and less than N.
     seed : int
@@ -198,8 +259,8 @@ def tsne(codes, perplexity=30, seed=0, init="pca"):
 
     Raises
     ------
-    ValueError
-        If an argument is not allowed.
+    TypeError, ValueError
+        If an argument is not allowed, or the points lie closer together, or wider apart, than its float32 can tell.
 
     References
     ----------
@@ -211,13 +272,16 @@ def tsne(codes, perplexity=30, seed=0, init="pca"):
     _check_number("perplexity", perplexity, lowest=1)
     if perplexity >= len(points):
         raise ValueError(f"perplexity is {perplexity}, must be less than the number of points, {len(points)}")
-    _check_whole("seed", seed, lowest=0)
+    _check_within("seed", seed, 0, 2**32 - 1, whole=True)
     _check_choice("init", init, ("pca", "random"))
+    width = np.ptp(points, axis=0).max()
+    if not 1e-15 < width < 1e15:           # the library would divide by zero, and end the process
+        raise ValueError(f"codes are {width:g} wide, must be between 1e-15 and 1e15: a map of a single point says nothing")
     # 1,000 iterations are its default, whose name changed between versions
     return TSNE(perplexity=perplexity, init=init, random_state=seed).fit_transform(points)
 
 # %% ../nbs/05_latent_space.ipynb #0c0570ed
-def nearest_neighbours(codes, queries=None, k=10):
+def nearest_neighbours(codes: Tensor | ArrayLike, queries: Tensor | ArrayLike | None = None, k: int = 10) -> np.ndarray:
     """Indices of the k nearest of some points, the nearest first.
 
     Parameters
@@ -232,11 +296,19 @@ def nearest_neighbours(codes, queries=None, k=10):
     Returns
     -------
     array of int, shape (M, k) or (N, k)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there are no finite points, `queries` have other dimensions, or `k` is out of range.
     """
-    points = _as_points("codes", codes)
-    queries = None if queries is None else _as_points("queries", queries, fewest=0)
-    if queries is not None and queries.shape[1] != points.shape[1]:
-        raise ValueError(f"queries has shape {queries.shape}, must be (M, {points.shape[1]}), like codes")
+    return _neighbours(_as_points("codes", codes, fewest=1), "queries", queries, k)
+
+
+def _neighbours(points, name, queries, k):
+    if queries is not None:
+        queries = _as_points(name, queries, fewest=0)
+        _check_columns(name, queries, points.shape[1])
     _check_whole("k", k)
     others = len(points) - (queries is None)
     if k > others:
@@ -246,7 +318,8 @@ def nearest_neighbours(codes, queries=None, k=10):
     return NearestNeighbors(n_neighbors=k).fit(points).kneighbors(queries, return_distance=False)
 
 # %% ../nbs/05_latent_space.ipynb #745785d1
-def knn_classify(codes, labels, test_codes=None, k=10):
+def knn_classify(codes: Tensor | ArrayLike, labels: Tensor | ArrayLike, test_codes: Tensor | ArrayLike | None = None,
+                 k: int = 10) -> np.ndarray:
     """The class that most of the k nearest neighbours have.
 
     Parameters
@@ -264,17 +337,23 @@ def knn_classify(codes, labels, test_codes=None, k=10):
     -------
     array, shape (M,) or (N,)
         Of those classes that tie for the most votes, the one whose voters rank nearer.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there are no finite points, there is not one label for each, `test_codes` have other dimensions, or `k` is out of range.
     """
-    labels = _as_labels("labels", labels, len(codes))
-    classes, numbers = np.unique(labels, return_inverse=True)
-    voters = numbers[nearest_neighbours(codes, test_codes, k)]
+    points = _as_points("codes", codes, fewest=1)
+    classes, numbers = np.unique(_as_labels("labels", labels, len(points)), return_inverse=True)
+    voters = numbers[_neighbours(points, "test_codes", test_codes, k)]
     # together the bonuses for rank are less than one vote: they decide ties and nothing else
     weights = 1 + (k - np.arange(k)) / (k * (k + 1))
     votes = np.stack([(voters == number) @ weights for number in range(len(classes))], axis=1)
     return classes[votes.argmax(1)]
 
 # %% ../nbs/05_latent_space.ipynb #b900bcf4
-def knn_accuracy(codes, labels, test_codes=None, test_labels=None, k=10):
+def knn_accuracy(codes: Tensor | ArrayLike, labels: Tensor | ArrayLike, test_codes: Tensor | ArrayLike | None = None,
+                 test_labels: Tensor | ArrayLike | None = None, k: int = 10) -> float:
     """Share of points whose class is the one that most of their k nearest neighbours have.
 
     Parameters
@@ -288,15 +367,24 @@ def knn_accuracy(codes, labels, test_codes=None, test_labels=None, k=10):
     -------
     float
         From 0 to 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As by `knn_classify`; or if there are no `test_codes`, no label for each of them, or only one of the two.
     """
     if (test_codes is None) != (test_labels is None):
         raise ValueError("test_codes and test_labels must be given together, or neither of them")
     found = knn_classify(codes, labels, test_codes, k)
-    true = labels if test_labels is None else test_labels
-    return float((found == _as_labels("test_labels", true, len(found))).mean())
+    if not len(found):
+        raise ValueError("test_codes has no points, must have at least one")
+    true = _as_labels("test_labels", labels if test_labels is None else test_labels, len(found))
+    if (true.dtype.kind in "US") != (found.dtype.kind in "US"):
+        raise ValueError(f"test_labels are {true.dtype}, must be classes such as labels has, {found.dtype}")
+    return float((found == true).mean())
 
 # %% ../nbs/05_latent_space.ipynb #b230d70f
-def shared_neighbours(points, others, k=10):
+def shared_neighbours(points: Tensor | ArrayLike, others: Tensor | ArrayLike, k: int = 10) -> float:
     """How far two pictures of the same points agree: the mean share of k nearest neighbours in common.
 
     Parameters
@@ -310,9 +398,14 @@ def shared_neighbours(points, others, k=10):
     -------
     float
         From 0 to 1; about k / (N - 1) if the two have nothing to do with each other.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If either holds no finite points, they hold different numbers of them, or `k` is out of range.
     """
-    points, others = _as_points("points", points), _as_points("others", others)
-    if len(points) != len(others):
-        raise ValueError(f"others holds {len(others)} points, must hold {len(points)}, as points does")
-    pairs = zip(nearest_neighbours(points, k=k), nearest_neighbours(others, k=k))
+    here, there = _as_points("points", points), _as_points("others", others)
+    if len(here) != len(there):
+        raise ValueError(f"others holds {len(there)} points, must hold {len(here)}, as points does")
+    pairs = zip(nearest_neighbours(here, k=k), nearest_neighbours(there, k=k))
     return float(np.mean([len(np.intersect1d(*pair)) for pair in pairs]) / k)

@@ -16,22 +16,25 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 import torch.distributed as dist
+from matplotlib.axes import Axes
 from scipy import stats
+from torch import Tensor
 from torch.func import functional_call, stack_module_state
 from torch.overrides import TorchFunctionMode
 from tqdm.auto import tqdm
 
 from .data import ImageData, Split, _check_choice, _store, intensities
-from .training import (_USUAL_LR, LR_SCHEDULES, TrainingDiverged, _as_schedule, _at_precision, _check_arguments,
-                                   _check_whole, _describe, _each_alone, _fingerprint, _finish_epoch, _join, _Objective,
-                                   _Run, best_device, fit, has_native_bf16, save_model, validate)
-from .vae import VAE
+from .training import (LR_SCHEDULES, TrainingDiverged, _as_schedule, _at_precision, _check_arguments, _check_data,
+                                   _check_whole, _describe, _device, _each_alone, _fingerprint, _finish_epoch, _join,
+                                   _memory_named, _Objective, _Run, _settings, _settled, fit, save_model, validate)
+from .vae import VAE, LatentModel
 
 # %% ../nbs/07_sweeps.ipynb #5898a6cc
 def _combinations(grid):
@@ -79,10 +82,12 @@ def _complete(model_class, grid, fixed):
 def _check_run(model_class, data, settings):
     """Raise what the model or `fit` would raise later on, before anything is trained."""
     with torch.device("meta"):
-        model_class(**{name: settings[name] for name in _settable(model_class)[0]})
+        model = model_class(**{name: settings[name] for name in _settable(model_class)[0]})
+    _check_data(model, data)
     _as_schedule(settings["beta"])
-    checked = ("epochs", "patience", "batch_size", "lr", "lr_schedule", "precision", "seed")
-    _check_arguments(data=data, **{name: settings[name] for name in checked})
+    _device(settings["device"])
+    checked = ("epochs", "patience", "callbacks", "batch_size", "lr", "lr_schedule", "precision", "seed")
+    _check_arguments(**{name: settings[name] for name in checked})
 
 # %% ../nbs/07_sweeps.ipynb #6a3662e8
 _FIGURES = ("epoch", "loss", "reconstruction", "kl", "train_loss", "train_reconstruction", "train_kl")
@@ -137,6 +142,17 @@ def _write_json(path, content):
     _store(path, json.dumps(content, indent=1).encode())
 
 
+def _read_json(path, names=None):
+    """The names and values in a JSON file of a sweep; those names, if they are given."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict) or names is not None and found.keys() != set(names):
+            raise ValueError(f"it must hold {'names with values' if names is None else ', '.join(names)}")
+    except (OSError, RecursionError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it, and the same call goes on without it") from error
+    return found
+
+
 def _check_same(path, asked, saved):
     """Raise a ValueError that names what differs, unless a file says what was asked for."""
     for name in asked | saved:
@@ -145,32 +161,22 @@ def _check_same(path, asked, saved):
                              "ask for the same to continue that sweep, or give another folder")
 
 # %% ../nbs/07_sweeps.ipynb #7dfe40e4
-def _settled(settings):
-    """Settings with what "auto" and None stand for: the device decides of the precision, the schedule of the learning rate."""
-    found = dict(settings)
-    if found.get("precision") == "auto":
-        found["precision"] = "bf16" if has_native_bf16(torch.device(found.get("device") or best_device())) else "fp32"
-    if "lr" in found and found["lr"] is None:
-        found["lr"] = _USUAL_LR.get(found.get("lr_schedule"))
-    return found
-
-
 def _open_folder(folder, model_class, data, grid, settings, first=True):
     """Note in a folder what its sweep is, or see that it is this one; of several processes, the first takes the note."""
     images = {f"{name} images": _fingerprint(getattr(data, name).images) for name in ("train", "val")}
     asked = {"model": model_class.__name__, "varied": ", ".join(grid), **images}
-    asked |= {name: _as_json(value) for name, value in _settled(settings).items() if name not in _NO_MATTER}
+    asked |= {name: _as_json(value) for name, value in _settled(settings, _device(settings.get("device"))).items() if name not in _NO_MATTER}
     path = folder / "sweep.json"
     if first and not path.exists():
         return _write_json(path, asked)
     while not path.exists():
         time.sleep(0.1)
-    _check_same(path, asked, json.loads(path.read_text()))
+    _check_same(path, asked, _read_json(path))
 
 
 def _write_table(folder):
     """Write the rows of all finished runs to sweep.csv, for people and other programs."""
-    saved = [json.loads(path.read_text()) for path in sorted(folder.glob("*/row.json"))]
+    saved = [_read_json(path) for path in sorted(folder.glob("*/row.json"))]
     table = pd.DataFrame([s["settings"] | s["row"] for s in saved])
     _store(folder / "sweep.csv", table.to_csv(index=False).encode())
 
@@ -193,7 +199,7 @@ class _Member:
         """Whether there is a row, which another process may have written."""
         path = self.folder / "row.json"
         if self.row is None and path.exists():
-            saved = json.loads(path.read_text())
+            saved = _read_json(path, names=("settings", "row"))
             _check_same(path, self.described, saved["settings"])
             self.row = saved["row"]
         return self.row is not None
@@ -240,7 +246,7 @@ def _rank_and_world():
 # %% ../nbs/07_sweeps.ipynb #7e5e0003
 def _groups(members, at_once):
     """Runs in groups of at most `at_once` that differ in seed and β alone; one with a checkpoint is left by itself."""
-    alike = {}
+    alike: dict[Any, list[_Member]] = {}
     for member in members:
         by_itself = at_once == 1 or (member.folder / "run.safetensors").exists()
         shared = json.dumps({name: value for name, value in member.described.items() if name not in ("seed", "beta")})
@@ -254,12 +260,14 @@ def _train(model_class, data, members, at_once, bar):
         if member.finished():
             member.drop_checkpoint()
     for group in _groups([member for member in members if not member.finished()], at_once):
-        rows = _train_together(model_class, data, group, bar) if len(group) > 1 else None
+        with _memory_named("the device", f"at_once, which is {at_once}, or batch_size"):
+            rows = _train_together(model_class, data, group, bar) if len(group) > 1 else None
         for i, member in enumerate(group):
             yield member, rows[i] if rows else _train_run(model_class, data, bar.watching(member), member.folder)
 
 # %% ../nbs/07_sweeps.ipynb #dad6f379
-def sweep(data, grid, *, folder, model_class=VAE, at_once=1, progress=True, **settings):
+def sweep(data: ImageData, grid: dict[str, list], *, folder: str | Path, model_class: type[LatentModel] = VAE, at_once: int = 1,
+          progress: bool = True, **settings: Any) -> pd.DataFrame:
     """Train one model for every combination of settings, and return a table with one row a run.
 
     All is kept in `folder` as it comes: what is finished there is not trained again, and a run that was killed goes on
@@ -328,7 +336,7 @@ def sweep(data, grid, *, folder, model_class=VAE, at_once=1, progress=True, **se
         bar.count()
     if world > 1:
         _write_table(folder)          # of the earlier ones, the last to be written may have missed a row
-    return pd.DataFrame([m.values | m.row | {"path": str(m.folder / "model.safetensors")} for m in members])
+    return pd.DataFrame([{**m.values, **(m.row or {}), "path": str(m.folder / "model.safetensors")} for m in members])
 
 # %% ../nbs/07_sweeps.ipynb #7e5e0010
 class _OwnDraws(TorchFunctionMode):
@@ -391,22 +399,16 @@ def _can_be_batched(settings, models, images):
 # %% ../nbs/07_sweeps.ipynb #7e5e0014
 def _begin(model, train, settings):
     """A run as `fit` begins it with a checkpoint."""
-    beta = _as_schedule(settings["beta"])
-    noted = dict(model=f"{type(model).__name__} {model.config}", objective=_describe(settings["objective"]), beta=repr(beta))
-    noted |= {name: settings[name] for name in ("batch_size", "lr", "lr_schedule", "precision", "seed")}
-    if settings["lr_schedule"] == "one-cycle":
-        noted["epochs"] = settings["epochs"]
-    return _Run(model, train, beta, noted | {"images": _fingerprint(train)}, _steps(train, settings))
-
-
-def _steps(train, settings):
-    return settings["epochs"] * math.ceil(len(train) / settings["batch_size"])
+    schedule, decided = _as_schedule(settings["beta"]), ("batch_size", "lr", "lr_schedule", "precision", "seed")
+    noted = _settings(model, train.device, settings["epochs"], objective=settings["objective"], beta=schedule,
+                      **{name: settings[name] for name in decided})
+    return _Run(model, train, schedule, noted | {"images": _fingerprint(train)}, settings["epochs"])
 
 
 def _train_epoch(runs, weights, of_all, optimizer, scheduler):
     """An epoch of all models at once, each in its own order and with its own β; every run then has its trace."""
     images, steps, like = runs[0].images, len(runs[0].trace.rows), next(iter(weights.values()))
-    betas = [[run.beta(len(run.history) + step / steps) for run in runs] for step in range(steps)]
+    betas = [[run.beta_at(len(run.history) + step / steps) for run in runs] for step in range(steps)]
     orders = torch.stack([torch.randperm(len(images), generator=run.rng, device=images.device) for run in runs])
     beta_of_step, rows = torch.tensor(betas, dtype=like.dtype, device=like.device), []
     for index, beta in zip(orders.split(runs[0].history.settings["batch_size"], 1), beta_of_step):
@@ -441,18 +443,18 @@ def _keep(run, member, error):
 # %% ../nbs/07_sweeps.ipynb #7e5e0016
 def _train_together(model_class, data, members, bar):
     """Train runs that differ in seed and β alone as one model, keep theirs, and return their rows; None where that cannot be."""
-    settings = _settled(members[0].settings)
-    device = torch.device(settings["device"] or best_device())
+    device = _device(members[0].settings["device"])
+    settings = _settled(members[0].settings, device)
     _join(device)                                      # of several processes, each has its GPU
     models = [_new_model(model_class, member.settings).to(device) for member in members]
     train, val = data.train.images.to(device), data.val.images.to(device)
     if not _can_be_batched(settings, models, train):
         return None
-    runs = [_begin(model, train, _settled(member.settings)) for model, member in zip(models, members)]
+    runs = [_begin(model, train, member.settings) for model, member in zip(models, members)]
     objective = _at_precision(settings["objective"], device, settings["precision"], compile=False)
     weights, of_all = _stack(objective, models, [run.rng for run in runs])
     optimizer = torch.optim.Adam(weights.values(), lr=settings["lr"], fused=device.type != "mps")
-    scheduler = LR_SCHEDULES[settings["lr_schedule"]](optimizer, settings["lr"], _steps(train, settings))
+    scheduler = LR_SCHEDULES[settings["lr_schedule"]](optimizer, settings["lr"], settings["epochs"] * math.ceil(len(train) / settings["batch_size"]))
     errors = [""] * len(runs)
     while "running" in [run.history.ended for run in runs]:
         for run in runs:
@@ -467,7 +469,7 @@ def _train_together(model_class, data, members, bar):
     return [_keep(run, member, error) for run, member, error in zip(runs, members, errors)]
 
 # %% ../nbs/07_sweeps.ipynb #0ea4ac5d
-def summarize(table, by, columns, level=0.95):
+def summarize(table: pd.DataFrame, by: str | list[str], columns: list[str], level: float = 0.95) -> pd.DataFrame:
     """Means over runs with the half-width of their confidence interval.
 
     Parameters
@@ -496,7 +498,7 @@ def summarize(table, by, columns, level=0.95):
     runs = groups.size()
     factor = stats.t.ppf((1 + level) / 2, (runs - 1).clip(lower=1)) / np.sqrt(runs)
     means, spreads = groups[columns].mean(), groups[columns].std()       # std of one run is NaN
-    parts = {}
+    parts: dict[str, pd.Series] = {}
     for column in columns:
         parts |= {column: means[column], f"{column} ±": spreads[column] * factor}
     return pd.DataFrame(parts).assign(runs=runs)
@@ -507,7 +509,7 @@ def _wide(values):
     return min(values) > 0 and max(values) / min(values) > 10
 
 
-def plot_tradeoff(table, setting, columns, ax=None):
+def plot_tradeoff(table: pd.DataFrame, setting: str, columns: list[str], ax: Axes | None = None) -> Axes:
     """Draw figures against a setting: every run as a dot, the means joined by a line, their 95 % intervals as bars.
 
     Parameters
@@ -540,7 +542,8 @@ def plot_tradeoff(table, setting, columns, ax=None):
     return ax
 
 
-def plot_rate_distortion(table, by="beta", rate="kl", distortion="reconstruction", ax=None):
+def plot_rate_distortion(table: pd.DataFrame, by: str = "beta", rate: str = "kl", distortion: str = "reconstruction",
+                         ax: Axes | None = None) -> Axes:
     """Draw distortion against rate, a point for each value of a setting, with 95 % intervals over the runs in both directions.
 
     A dashed line of slope −1 passes through the point with the lowest sum; all of its points have that negative ELBO.
@@ -614,7 +617,7 @@ def _draw(factors):
     return ((0.5 - distance).clamp(0, 1) * 255).round().byte()[:, None]
 
 
-def shapes(n_train=54_000, n_val=6_000, n_test=10_000, seed=0):
+def shapes(n_train: int = 54_000, n_val: int = 6_000, n_test: int = 10_000, seed: int = 0) -> tuple[ImageData, pd.DataFrame]:
     """Draw images whose causes are known: a shape of some size, at some place, turned by some angle.
 
     Parameters
@@ -639,12 +642,13 @@ def shapes(n_train=54_000, n_val=6_000, n_test=10_000, seed=0):
     sizes = dict(train=n_train, val=n_val, test=n_test)
     for name, size in sizes.items():
         _check_whole(f"n_{name}", size)
+    _check_whole("seed", seed, lowest=0)
     rng = np.random.default_rng(seed)
     drawn = np.stack([rng.integers(n, size=sum(sizes.values())) for n in FACTORS.values()], 1)
     images = torch.cat([_draw(part) for part in torch.from_numpy(drawn).split(2000)])
     labels = torch.from_numpy(drawn[:, 0])
-    splits = map(Split, images.split(list(sizes.values())), labels.split(list(sizes.values())))
-    data = ImageData(*splits, "shapes", "drawn", ("triangle", "half disc", "hook"))
+    train, val, test = map(Split, images.split(list(sizes.values())), labels.split(list(sizes.values())))
+    data = ImageData(train, val, test, "shapes", "drawn", ("triangle", "half disc", "hook"))
     split = np.repeat(list(sizes), list(sizes.values()))
     return data, pd.DataFrame(drawn, columns=list(FACTORS), index=pd.Index(split, name="split"))
 
@@ -662,7 +666,7 @@ def _entropy(counts):
     return -(p * np.log(p)).sum()
 
 
-def mutual_information(codes, factors, bins=20):
+def mutual_information(codes: Tensor | np.ndarray, factors: pd.DataFrame | np.ndarray, bins: int = 20) -> pd.DataFrame:
     """Mutual information between each latent dimension, cut into bins, and each factor.
 
     Parameters
@@ -699,7 +703,7 @@ def mutual_information(codes, factors, bins=20):
     return pd.DataFrame(answer.clip(min=0), columns=factors.columns)
 
 # %% ../nbs/07_sweeps.ipynb #bb683994
-def mig(codes, factors, bins=20):
+def mig(codes: Tensor | np.ndarray, factors: pd.DataFrame | np.ndarray, bins: int = 20) -> float:
     """Mutual information gap: how far the best dimension for a factor is ahead of the second, averaged over the factors.
 
     Parameters

@@ -19,10 +19,12 @@ import signal
 import time
 import warnings
 import zlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -31,16 +33,18 @@ import safetensors.torch
 import torch
 import torch.distributed as dist
 from IPython.display import display
+from matplotlib.figure import Figure
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.overrides import TorchFunctionMode
 from tqdm.auto import tqdm
 
 import vae_tutorial
-from .data import _check_choice, intensities, show_images
-from .vae import VAE, elbo, evaluating
+from .data import ImageData, _check_choice, _store, intensities, show_images
+from .vae import VAE, Elbo, LatentModel, elbo, evaluating
 
 # %% ../nbs/02_training.ipynb #093c48b0
-def batches(images, batch_size, generator):
+def batches(images: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Every image once, in random order, as intensities.
 
     Parameters
@@ -70,10 +74,10 @@ class ConstantBeta:
         _check_number("value", self.value)
 
     @property
-    def end(self):
+    def end(self) -> float:
         return self.value
 
-    def __call__(self, time):
+    def __call__(self, time: float) -> float:
         return self.value
 
 
@@ -118,10 +122,10 @@ class LinearBeta:
         _check_choice("every", self.every, ("step", "epoch"))
 
     @staticmethod
-    def shape(t):
+    def shape(t: float) -> float:
         return t
 
-    def __call__(self, time):
+    def __call__(self, time: float) -> float:
         length = self.epochs
         if self.every == "epoch":      # the first epoch is 0 and the last of the ramp is `epochs - 1`
             time, length = math.floor(time), length - 1
@@ -134,7 +138,7 @@ class CosineBeta(LinearBeta):
     """Half a cosine wave: slow at both ends."""
 
     @staticmethod
-    def shape(t):
+    def shape(t: float) -> float:
         return (1 - math.cos(math.pi * t)) / 2
 
 
@@ -142,7 +146,7 @@ class SigmoidBeta(LinearBeta):
     """A logistic curve from −6 to 6, stretched so that it starts and ends exactly."""
 
     @staticmethod
-    def shape(t):
+    def shape(t: float) -> float:
         return (1 + math.tanh(6 * t - 3) / math.tanh(3)) / 2
 
 
@@ -160,19 +164,22 @@ class CyclicalBeta:
     cycles: int = 4
 
     def __post_init__(self):
+        if not isinstance(self.ramp, LinearBeta):
+            raise TypeError(f"ramp is {self.ramp!r}, must be a LinearBeta, CosineBeta or SigmoidBeta")
         _check_number("period", self.period, lowest=1)
         _check_whole("cycles", self.cycles)
 
     @property
-    def end(self):
+    def end(self) -> float:
         return self.ramp.end
 
-    def __call__(self, time):
+    def __call__(self, time: float) -> float:
         cycle = min(time // self.period, self.cycles - 1)
         return self.ramp(time - cycle * self.period)
 
 # %% ../nbs/02_training.ipynb #e75eb67b
-def validate(model, images, *, objective=elbo, batch_size=1000, seed=0):
+def validate(model: LatentModel, images: Tensor, *, objective: Callable[..., Elbo] = elbo, batch_size: int = 1000,
+             seed: int = 0) -> tuple[float, float]:
     """Reconstruction and KL over a set of images, in evaluation mode, with one draw an image.
 
     Parameters
@@ -192,7 +199,18 @@ def validate(model, images, *, objective=elbo, batch_size=1000, seed=0):
     -------
     tuple of float
         Reconstruction and KL in nats per image; their sum is the negative ELBO.
+
+    Raises
+    ------
+    ValueError
+        If there are no images, or an argument is not allowed.
+    TypeError
+        If the images are not uint8.
     """
+    _check_whole("batch_size", batch_size)
+    _check_whole("seed", seed, lowest=0)
+    if not len(images):
+        raise ValueError("images holds none, must hold at least one")
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
     total = torch.zeros(2, device=device)
@@ -200,7 +218,8 @@ def validate(model, images, *, objective=elbo, batch_size=1000, seed=0):
         for part in images.split(batch_size):
             terms = objective(model, intensities(part.to(device)), 1.0, generator)
             total += len(part) * torch.stack((terms.reconstruction, terms.kl))
-    return tuple((total / len(images)).tolist())
+    reconstruction, kl = (total / len(images)).tolist()
+    return reconstruction, kl
 
 # %% ../nbs/02_training.ipynb #a16853db
 @dataclass(frozen=True)
@@ -231,41 +250,50 @@ class History:
     `ended` is "running", "all epochs done", "patience ran out", "interrupted" or "diverged".
     """
 
-    epochs: list = field(default_factory=list)
-    settings: dict = field(default_factory=dict)
+    epochs: list[Epoch] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
     ended: str = "running"
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.epochs)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Epoch:
         return self.epochs[index]
 
     @property
-    def best(self):
+    def best(self) -> Epoch:
         """The settled epoch with the lowest loss, or the last epoch while none has settled."""
         if not self.epochs:
             raise ValueError("no epoch of this run was finished, so there is no best one")
         settled = [e for e in self.epochs if e.settled]
         return min(settled, key=lambda e: e.loss) if settled else self.epochs[-1]
 
-    def out_of_patience(self, patience):
+    def out_of_patience(self, patience: int | None) -> bool:
         """Whether `patience` or more settled epochs have followed the best one; never if it is None."""
         since_best = sum(e.settled for e in self.epochs[self.best.epoch:]) if self.epochs else 0
         return patience is not None and since_best >= patience
 
-    def to_frame(self):
+    def to_frame(self) -> pd.DataFrame:
         """The rows as a `pandas.DataFrame`, indexed by epoch."""
-        return pd.DataFrame([asdict(e) for e in self.epochs]).set_index("epoch")
+        return pd.DataFrame([asdict(e) for e in self.epochs], columns=list(Epoch.__annotations__)).set_index("epoch")
 
-    def plot(self):
+    def plot(self) -> Figure:
         """Loss, reconstruction, KL and β against the epoch; returns the figure."""
         return _plot_curves(self)
 
     @classmethod
-    def from_dict(cls, saved):
-        """The `History` that was saved with `dataclasses.asdict`."""
-        return cls([Epoch(**e) for e in saved["epochs"]], saved["settings"], saved["ended"])
+    def from_dict(cls, saved: dict[str, Any]) -> "History":
+        """The `History` that was saved with `dataclasses.asdict`; ValueError, TypeError or KeyError if it cannot be one."""
+        history = cls([Epoch(**e) for e in saved["epochs"]], dict(saved["settings"]), saved["ended"])
+        _check_choice("ended", history.ended, _ENDINGS)
+        for number, epoch in enumerate(history.epochs, start=1):
+            kinds = {name: bool if name == "settled" else (int, float) for name in vars(epoch)}
+            if epoch.epoch != number or not all(isinstance(getattr(epoch, name), kind) for name, kind in kinds.items()):
+                raise ValueError(f"{epoch!r} cannot be row {number} of a history")
+        return history
+
+
+_ENDINGS = ("running", "all epochs done", "patience ran out", "interrupted", "diverged")
 
 # %% ../nbs/02_training.ipynb #6c39fce0
 def _plot_curves(history):
@@ -285,30 +313,45 @@ def _plot_curves(history):
 
 # %% ../nbs/02_training.ipynb #0242328a
 def _write(path, tensors, notes):
-    """Write tensors and JSON notes to a safetensors file, in one piece."""
-    in_order = {name: t.contiguous() for name, t in tensors.items()}
-    payload = safetensors.torch.save(in_order, {"vae_tutorial": json.dumps(notes)})
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
-        file.write(payload)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    """Write tensors and JSON notes to a safetensors file, in one piece and with a checksum over both."""
+    # copies, because the format knows neither strides nor tensors that share memory
+    copies = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+    text = json.dumps(notes)
+    _store(path, safetensors.torch.save(copies, {"vae_tutorial": text, "crc32": _checksum(copies, text)}))
+
+
+def _checksum(tensors, text):
+    """CRC-32 over the notes and the name, type, shape and bytes of each tensor."""
+    crc = zlib.crc32(text.encode())
+    for name, t in sorted(tensors.items()):
+        crc = zlib.crc32(f"{name} {t.dtype} {tuple(t.shape)}".encode(), crc)
+        crc = zlib.crc32(t.reshape(-1).view(torch.uint8).numpy(), crc)
+    return f"{crc:08x}"
 
 
 def _read(path):
-    """Tensors and notes of a file that `_write` made."""
+    """Tensors and notes of a file that `_write` made, seen to be whole."""
+    content = Path(path).read_bytes()       # not mapped into memory: a file that shrinks while it is mapped kills the process
+    with _as_damage(path):
+        tensors = safetensors.torch.load(content)
+        header = json.loads(content[8:8 + int.from_bytes(content[:8], "little")])
+        text, checksum = header["__metadata__"]["vae_tutorial"], header["__metadata__"].get("crc32")
+        # files of version 0.1 have no checksum
+        if checksum not in (None, _checksum(tensors, text)):
+            raise ValueError("its checksum is another")
+        return tensors, json.loads(text)
+
+
+@contextmanager
+def _as_damage(path):
+    """Whatever goes wrong in the `with` block is the fault of the file, and is said to be."""
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            notes = json.loads((file.metadata() or {})["vae_tutorial"])
-            return {name: file.get_tensor(name) for name in file.keys()}, notes
-    except FileNotFoundError:
-        raise
-    except (safetensors.SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
-        raise ValueError(f"{path} is damaged or no file of this package ({error})") from error
+        yield
+    except (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError, safetensors.SafetensorError) as error:
+        raise ValueError(f"{path} is damaged or no file of this package ({error or type(error).__name__})") from error
 
 # %% ../nbs/02_training.ipynb #e1f68337
-def save_model(model, path, history=None, **notes):
+def save_model(model: LatentModel, path: str | Path, history: History | None = None, **notes: Any) -> None:
     """Write a model's weights, with what is needed to build it again and the history of its training.
 
     Parameters
@@ -321,13 +364,18 @@ def save_model(model, path, history=None, **notes):
         From `fit`.
     **notes : optional
         Whatever else is worth keeping in the file, as far as JSON can say it.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written, as on a full disk; a file that was there before is as it was.
     """
     notes |= dict(model=type(model).__name__, config=model.config, history=None if history is None else asdict(history),
                   version=vae_tutorial.__version__, torch=torch.__version__)
     _write(Path(path), model.state_dict(), notes)
 
 
-def load_model(path, model_class=VAE):
+def load_model(path: str | Path, model_class: type[LatentModel] = VAE) -> tuple[LatentModel, History | None]:
     """A model that `save_model` wrote, in evaluation mode, and its history.
 
     Parameters
@@ -346,18 +394,36 @@ def load_model(path, model_class=VAE):
     ValueError
         If the file is damaged, or holds another class of model or weights of other shapes.
     """
-    tensors, notes = _read(Path(path))
-    if notes.get("model") != model_class.__name__:
-        raise ValueError(f"model_class is {model_class.__name__}, but {path} holds a {notes.get('model')}")
-    model = model_class(**notes["config"])
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    return model.eval(), notes["history"] and History.from_dict(notes["history"])
+    tensors, notes = _read(path)
+    with _as_damage(path):
+        kept, config, saved = notes["model"], notes["config"], notes["history"]
+    if kept != model_class.__name__:
+        raise ValueError(f"model_class is {model_class.__name__}, but {path} holds a {kept}")
+    with _as_damage(path):
+        return _build(model_class, config, tensors).eval(), saved and History.from_dict(saved)
+
+
+def _build(model_class, config, tensors):
+    """The model of a file. It is built only when its shapes are seen to be those of the weights, so no file asks for more than it holds."""
+    sizes = [n for size in config.values() for n in (size if isinstance(size, list) else [size])]
+    if not all(type(n) is int for n in sizes) or sum(map(abs, sizes)) > sum(t.numel() for t in tensors.values()):
+        raise ValueError("its config is not that of its weights")
+    with torch.device("meta"):
+        _check_shapes(tensors, model_class(**config).state_dict())
+    model = model_class(**config)
+    model.load_state_dict(tensors)
+    return model
+
+
+def _check_shapes(tensors, wanted):
+    """Raise a ValueError unless tensors have the names, shapes and kind of numbers of those wanted."""
+    found, asked = ({name: (tuple(t.shape), t.is_floating_point()) for name, t in each.items()} for each in (tensors, wanted))
+    for name in found | asked:
+        if found.get(name) != asked.get(name):
+            raise ValueError(f"{name} has shape and floating-point {found.get(name)}, must have {asked.get(name)}")
 
 # %% ../nbs/02_training.ipynb #9f54c6b3
-def best_device():
+def best_device() -> torch.device:
     """CUDA where there is one, else Apple's MPS, else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda")
@@ -366,7 +432,7 @@ def best_device():
     return torch.device("cpu")
 
 
-def has_native_bf16(device):
+def has_native_bf16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 matrices in hardware."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -381,7 +447,6 @@ def _place(model, device):
     """Move a model to a device, its convolutions' weights in the order in which they are fastest there."""
     # "channels last"; not on MPS, where strided weights have given wrong results
     return model.to(device) if device.type == "mps" else model.to(device, memory_format=torch.channels_last)
-
 
 # %% ../nbs/02_training.ipynb #942038a8
 def _constant(optimizer, lr, steps):
@@ -419,7 +484,7 @@ class _Trace:
         bad = (~rows.isfinite().all(1)).nonzero()
         if not len(bad):
             return ""
-        step = bad[0].item()
+        step = int(bad[0])
         return f"the loss was {rows[step, 0].item()} in step {step + 1} of {len(self.rows)}: {_likely_cause(rows, step)}"
 
 # %% ../nbs/02_training.ipynb #f83c2969
@@ -448,8 +513,9 @@ class TrainingDiverged(ArithmeticError):
 class _Run:
     """The changing part of a training run; `images` are the training images, on their device."""
 
-    def __init__(self, model, images, beta, settings, steps):
+    def __init__(self, model, images, beta, settings, epochs):
         self.model, self.images, self.beta = model, images, beta
+        steps = epochs * math.ceil(len(images) / settings["batch_size"])
         self.optimizer = torch.optim.Adam(model.parameters(), lr=settings["lr"], fused=images.device.type != "mps")
         self.scheduler = LR_SCHEDULES[settings["lr_schedule"]](self.optimizer, settings["lr"], steps)
         self.rng = torch.Generator(images.device).manual_seed(settings["seed"])
@@ -469,6 +535,13 @@ class _Run:
     def time(self):
         """Epochs done so far, with the fraction of the current one."""
         return len(self.history) + self.trace.steps / len(self.trace.rows)
+
+    def beta_at(self, time):
+        """β at a time in epochs, which a schedule of the user's must give as a number that makes sense."""
+        beta = self.beta(time)
+        if not 0 <= beta < math.inf:
+            raise ValueError(f"beta is {beta!r} at time {time:g}, must be a finite number of at least 0")
+        return beta
 
     def step(self, terms):
         """One step of the optimiser and of the learning rate, without waiting for the device."""
@@ -495,8 +568,9 @@ def _finish_epoch(run, reconstruction, kl):
         run.history.ended = "diverged"
         raise TrainingDiverged(f"epoch {number} diverged: {trouble}", run.history)
     settled = run.beta(number - 1) == run.beta.end
-    epoch = Epoch(number, loss, reconstruction, kl, *run.trace.means(), **run.at, settled=settled,
-                  seconds=time.perf_counter() - run.started)
+    train_loss, train_reconstruction, train_kl = run.trace.means()
+    epoch = Epoch(number, loss, reconstruction, kl, train_loss, train_reconstruction, train_kl, run.at["beta"], run.at["lr"],
+                  settled, time.perf_counter() - run.started)
     run.last = run.weights()
     run.history.epochs.append(epoch)
     if run.history.best is epoch:
@@ -506,7 +580,7 @@ def _finish_epoch(run, reconstruction, kl):
 def _save_run(run, path):
     state = run.optimizer.state_dict()
     tensors = {f"last/{name}": t for name, t in run.last.items()}
-    tensors |= {f"best/{name}": t.clone() for name, t in run.best.items()}
+    tensors |= {f"best/{name}": t for name, t in run.best.items()}
     tensors |= {f"optimizer/{i}/{name}": t for i, slot in state["state"].items() for name, t in slot.items()}
     _write(path, tensors | {"rng": run.rng.get_state()},
            dict(history=asdict(run.history), scheduler=run.scheduler.state_dict(), param_groups=state["param_groups"]))
@@ -514,23 +588,57 @@ def _save_run(run, path):
 
 def _load_run(run, path):
     tensors, notes = _read(path)
-    _check_same_settings(path, notes["history"]["settings"], run.history.settings)
+    with _as_damage(path):
+        history = History.from_dict(notes["history"])
+    _check_same_settings(path, history.settings, run.history.settings)
+    with _as_damage(path):
+        _continue(run, history, tensors, notes)
 
+
+def _continue(run, history, tensors, notes):
+    """Bring a run to where the file of one left off; the model changes last, once all of it is seen to fit."""
     def part(prefix):
         return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
-    slots, weights = {}, list(run.model.parameters())
-    for name, t in part("optimizer/").items():
-        index, key = name.split("/")
-        # fused Adam goes through weights and moments in the order in which they lie in memory
-        in_order = torch.empty_like(weights[int(index)]).copy_(t) if t.ndim else t
-        slots.setdefault(int(index), {})[key] = in_order
-    run.last, run.best = part("last/"), part("best/")
-    run.model.load_state_dict(run.last)
-    run.optimizer.load_state_dict(dict(state=slots, param_groups=notes["param_groups"]))
-    run.scheduler.load_state_dict(notes["scheduler"])
+    last, best, schedule = part("last/"), part("best/"), run.scheduler.state_dict()
+    for weights in (last, best):
+        _check_shapes(weights, run.model.state_dict())
+    known = {name: value for name, value in notes["scheduler"].items() if name in schedule}
+    _check_form(known, {name: schedule[name] for name in known})
+    _check_form(notes["param_groups"], run.optimizer.state_dict()["param_groups"])
+    run.optimizer.load_state_dict(dict(state=_slots(run.model, part("optimizer/")), param_groups=notes["param_groups"]))
+    run.scheduler.load_state_dict(known)
     run.rng.set_state(tensors["rng"])
-    run.history = History.from_dict(notes["history"])
+    run.last, run.best, run.history = last, best, history
+    run.model.load_state_dict(last)
+
+# %% ../nbs/02_training.ipynb #5e7e0021
+def _slots(model, tensors):
+    """What the optimiser remembers of each weight, by the weight's number, laid out in memory as the weight is."""
+    slots: dict[int, dict[str, Tensor]] = {}
+    weights = list(model.parameters())
+    for name, t in tensors.items():
+        index, key = name.split("/")
+        weight = weights[int(index)]
+        if t.ndim and t.shape != weight.shape:
+            raise ValueError(f"{name} of the optimizer has shape {tuple(t.shape)}, must have {tuple(weight.shape)}")
+        # fused Adam goes through weights and moments in the order in which they lie in memory
+        slots.setdefault(int(index), {})[key] = torch.empty_like(weight).copy_(t) if t.ndim else t
+    return slots
+
+
+def _check_form(saved, own):
+    """Raise a ValueError unless two JSON values have the same names and kinds of values in the same places."""
+    if isinstance(own, dict) and isinstance(saved, dict) and own.keys() == saved.keys():
+        pairs = [(saved[name], own[name]) for name in own]
+    elif isinstance(own, (list, tuple)) and isinstance(saved, (list, tuple)) and len(own) == len(saved):
+        pairs = list(zip(saved, own))
+    elif type(saved) is type(own) or all(type(value) in (int, float) for value in (saved, own)):
+        pairs = []
+    else:
+        raise ValueError(f"it holds {saved!r} where {own!r} belongs")
+    for pair in pairs:
+        _check_form(*pair)
 
 # %% ../nbs/02_training.ipynb #22c24924
 def _check_same_settings(path, saved, asked):
@@ -558,7 +666,7 @@ def _train(run, val, epochs, objective, batch_size, patience, callbacks, bar):
     while len(run.history) < epochs and not run.history.out_of_patience(patience):
         run.begin_epoch()
         for x in batches(run.images, batch_size, run.rng):
-            run.step(objective(run.model, x, run.beta(run.time), run.rng))
+            run.step(objective(run.model, x, run.beta_at(run.time), run.rng))
             bar.update(len(x))
         _finish_epoch(run, *validate(run.model, val, objective=objective))
         bar.set_postfix(_summary(run.history[-1]))
@@ -573,9 +681,11 @@ def _summary(epoch):
             "KL": f"{epoch.kl:.2f}", "β": f"{epoch.beta:.2f}"}
 
 # %% ../nbs/02_training.ipynb #5e776f8a
-def fit(model, data, epochs, *, objective=elbo, batch_size=128, lr=None, beta=1.0, lr_schedule="constant",
-        patience=None, callbacks=(), device=None, precision="auto", compile=False, seed=42,
-        restore_best=True, checkpoint=None, resume=False, progress=True):
+def fit(model: LatentModel, data: ImageData, epochs: int, *, objective: Callable[..., Elbo] = elbo, batch_size: int = 128,
+        lr: float | None = None, beta: float | Callable[[float], float] = 1.0, lr_schedule: str = "constant",
+        patience: int | None = None, callbacks: Sequence[Callable[[Any, History], Any]] = (), device: str | torch.device | None = None,
+        precision: str = "auto", compile: bool = False, seed: int = 42, restore_best: bool = True,
+        checkpoint: str | Path | None = None, resume: bool = False, progress: bool = True) -> History:
     """Train a model in place; it ends in evaluation mode, with the weights of the best epoch.
 
     Parameters
@@ -626,11 +736,17 @@ def fit(model, data, epochs, *, objective=elbo, batch_size=128, lr=None, beta=1.
     Raises
     ------
     ValueError
-        If an argument is not allowed, differs between processes, or `checkpoint` holds a run with other settings.
+        If an argument is not allowed, differs between processes, or `checkpoint` holds a run with other settings or a damaged one.
+    TypeError
+        If the model, the data or a callback is something else.
     FileExistsError
         If `checkpoint` holds a run and `resume` is false.
+    OSError
+        If `checkpoint` cannot be a folder, or nothing can be written there. A disk that fills up later is a warning.
     TrainingDiverged
         If the loss becomes NaN or infinite.
+    MemoryError
+        If the device has not enough memory. The model has the weights of a finished epoch.
 
     Notes
     -----
@@ -638,40 +754,39 @@ def fit(model, data, epochs, *, objective=elbo, batch_size=128, lr=None, beta=1.
     rounding; an objective whose loss is no mean over images, such as one with free bits, is applied to each share. The first process alone shows
     a progress bar and writes. They may be joined beforehand with `torch.distributed.init_process_group`.
     """
-    beta = _as_schedule(beta)
-    device = torch.device(device or best_device())
+    device = _device(device)
     several = _join(device)
     first = not several or dist.get_rank() == 0
-    if precision == "auto":
-        precision = "bf16" if has_native_bf16(device) else "fp32"
-    settings = dict(model=f"{type(model).__name__} {model.config}", objective=_describe(objective), beta=repr(beta),
-                    batch_size=batch_size, lr_schedule=lr_schedule, lr=_USUAL_LR.get(lr_schedule) if lr is None else lr, precision=precision, seed=seed)
-    _check_arguments(epochs, patience, data, several and compile, **settings)
-    train, val = data.train.images.to(device), data.val.images.to(device)
-    if lr_schedule == "one-cycle":
-        settings["epochs"] = epochs          # the shape of the cycle depends on it
-    if checkpoint:
-        settings["images"] = _fingerprint(train)
-    objective = _at_precision(objective, device, precision, compile)
-    run = _Run(_place(model, device), train, beta, settings, epochs * math.ceil(len(train) / batch_size))
-    if checkpoint:
-        path = _open_checkpoint(run, Path(checkpoint), resume)
-        callbacks = (lambda *_: _save_run(run, path), *callbacks)
-    if several:
-        _check_same_everywhere(run, epochs=epochs, patience=patience, images=_fingerprint(train))
-        objective = _of_share(run, objective)
-    # tqdm's notebook bar does not ask TQDM_DISABLE by itself
-    bar = tqdm(total=epochs * len(train), initial=len(run.history) * len(train), unit=" images", unit_scale=True,
-               disable=not (progress and first) or "TQDM_DISABLE" in os.environ)
-    with bar, _in_step(callbacks, device) if several else nullcontext(callbacks) as callbacks:
-        try:
-            _train(run, val, epochs, objective, batch_size, patience, callbacks, bar)
-        except KeyboardInterrupt:
-            run.history.ended = "interrupted"
-            if first:
-                bar.write(f"interrupted after {len(run.history)} finished epochs")
-        finally:
-            run.restore(restore_best)
+    _check_arguments(epochs, patience, callbacks, several and compile, batch_size=batch_size, lr=lr, lr_schedule=lr_schedule,
+                     precision=precision, seed=seed)
+    _check_data(model, data)
+    schedule = _as_schedule(beta)
+    settings = _settings(model, device, epochs, objective=objective, beta=schedule, batch_size=batch_size, lr=lr,
+                         lr_schedule=lr_schedule, precision=precision, seed=seed)
+    objective = _at_precision(objective, device, settings["precision"], compile)
+    with _memory_named(device, f"batch_size, which is {batch_size}, or the sizes of the model"):
+        train, val = data.train.images.to(device), data.val.images.to(device)
+        if checkpoint:
+            settings["images"] = _fingerprint(train)
+        run = _Run(_place(model, device), train, schedule, settings, epochs)
+        if checkpoint:
+            path = _open_checkpoint(run, Path(checkpoint), resume)
+            callbacks = (lambda *_: _try_to_save(run, path), *callbacks)
+        if several:
+            _check_same_everywhere(run, epochs=epochs, patience=patience, images=_fingerprint(train))
+            objective = _of_share(run, objective)
+        # tqdm's notebook bar does not ask TQDM_DISABLE by itself
+        bar = tqdm(total=epochs * len(train), initial=len(run.history) * len(train), unit=" images", unit_scale=True,
+                   disable=not (progress and first) or "TQDM_DISABLE" in os.environ)
+        with bar, _in_step(callbacks, device) if several else nullcontext(callbacks) as callbacks:
+            try:
+                _train(run, val, epochs, objective, batch_size, patience, callbacks, bar)
+            except KeyboardInterrupt:
+                run.history.ended = "interrupted"
+                if first:
+                    bar.write(f"interrupted after {len(run.history)} finished epochs")
+            finally:
+                run.restore(restore_best)
     return run.history
 
 # %% ../nbs/02_training.ipynb #d35424e4
@@ -683,7 +798,17 @@ def _as_schedule(beta):
     return beta
 
 
-def _check_arguments(epochs, patience, data, compile_several=False, *, batch_size, lr, lr_schedule, precision, seed, **described):
+def _device(device):
+    try:
+        found = torch.device(device or best_device())
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device is {device!r}, must be one of PyTorch's, such as 'cpu' or 'cuda' ({error})") from error
+    if found.type == "cuda" and not torch.cuda.is_available() or found.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"device is {device!r}, which this machine or this PyTorch has not; the best here is {best_device().type!r}")
+    return found
+
+
+def _check_arguments(epochs, patience, callbacks=(), compile_several=False, *, batch_size, lr, lr_schedule, precision, seed):
     _check_whole("epochs", epochs)
     _check_whole("batch_size", batch_size)
     _check_whole("seed", seed, lowest=0)
@@ -695,20 +820,83 @@ def _check_arguments(epochs, patience, data, compile_several=False, *, batch_siz
         raise ValueError("compile is True, must be False with several processes")
     if patience is not None:
         _check_whole("patience", patience)
-    for name in ("train", "val"):
-        if not len(getattr(data, name)):
-            raise ValueError(f"data.{name} holds no images")
+    for callback in callbacks:
+        if not callable(callback):
+            raise TypeError(f"callbacks holds {callback!r}, must hold functions of the model and its history")
+
+
+def _check_data(model, data):
+    if not isinstance(model, LatentModel):
+        raise TypeError(f"model is {type(model).__name__}, must be a LatentModel such as VAE")
+    if not isinstance(data, ImageData):
+        raise TypeError(f"data is {type(data).__name__}, must be an ImageData: see vae_tutorial.data.load_data")
+    for name, images in {"data.train": data.train.images, "data.val": data.val.images}.items():
+        if not len(images):
+            raise ValueError(f"{name} holds no images")
+        if images.dtype != torch.uint8:
+            raise TypeError(f"{name}.images is {images.dtype}, must be torch.uint8: grey values 0 to 255")
+        if images.shape[1:] != model.input_shape:
+            raise ValueError(f"{name}.images has shape {tuple(images.shape)}, must be (N, {', '.join(map(str, model.input_shape))})")
+
+# %% ../nbs/02_training.ipynb #5e7e0023
+def _settled(settings, device):
+    """Settings with what "auto" and None stand for: the device decides of the precision, the schedule of the learning rate."""
+    found = dict(settings)
+    if found.get("precision") == "auto":
+        found["precision"] = "bf16" if has_native_bf16(device) else "fp32"
+    if "lr" in found and found["lr"] is None:
+        found["lr"] = _USUAL_LR.get(found.get("lr_schedule", ""))
+    return found
+
+
+def _settings(model, device, epochs, *, objective, beta, batch_size, lr, lr_schedule, precision, seed):
+    """All that decides of a run, but its images, as JSON can say it; arguments are those of `fit`, and checked."""
+    settings = dict(model=f"{type(model).__name__} {model.config}", objective=_describe(objective), beta=repr(beta),
+                    batch_size=batch_size, lr=lr, lr_schedule=lr_schedule, precision=precision, seed=seed)
+    if lr_schedule == "one-cycle":
+        settings["epochs"] = epochs          # the shape of the cycle depends on it
+    return _settled(settings, device)
 
 
 def _open_checkpoint(run, folder, resume):
     """Path of the run's file in its folder, made if need be; `run` continues what is in it."""
     path = folder / "run.safetensors"
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"checkpoint is {folder}, must be a folder, not a file")
     folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"checkpoint is {folder}, must be a folder that can be written to")
     if path.exists() and not resume:
         raise FileExistsError(f"{path} holds a run already: pass resume=True to continue it, or give another folder")
     if path.exists():
         _load_run(run, path)
     return path
+
+
+def _try_to_save(run, path):
+    """Save a run. A disk that is full must not cost the training: say so, go on, and try again after the next epoch."""
+    try:
+        _save_run(run, path)
+    except OSError as error:
+        warnings.warn(f"epoch {len(run.history)} could not be saved in {path} ({error}); training goes on, and the checkpoint stays "
+                      "as it was. Make room, or copy the model when it is done.", stacklevel=2)
+
+# %% ../nbs/02_training.ipynb #5e7e0025
+@contextmanager
+def _memory_named(device, advice):
+    """In the `with` block, memory that runs out is a MemoryError that says where, and what to lower."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise MemoryError(f"{device} has not enough memory: lower {advice} ({str(error).splitlines()[0]})") from error
+
+
+def _is_out_of_memory(error):
+    # PyTorch has a class for CUDA, and words for other devices
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or any(each in str(error) for each in words)
 
 # %% ../nbs/02_training.ipynb #fadf8bcd
 def _at_precision(objective, device, precision, compile):
@@ -825,7 +1013,7 @@ class _SameDraws(TorchFunctionMode):
 # %% ../nbs/02_training.ipynb #5e7e0009
 def _check_same_everywhere(run, **further):
     mine = run.history.settings | further | {"number of epochs in the checkpoint": len(run.history)}
-    everyone = [None] * dist.get_world_size()
+    everyone: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyone, mine)
     for name in mine:
         given = [each.get(name) for each in everyone]
@@ -865,13 +1053,14 @@ class ShowReconstructions:
         A row of them; eight to ten look well.
     """
 
-    def __init__(self, images):
-        self.images, self.picture = images, None
+    def __init__(self, images: Tensor):
+        self.images = images
+        self.picture: Any = None
 
-    def __call__(self, model, history):
+    def __call__(self, model: LatentModel, history: History) -> None:
         x = intensities(self.images.to(next(model.parameters()).device))
         title = f"epoch {len(history)}: −ELBO {history[-1].loss:.1f} nats per image"
-        figure = show_images(torch.cat([x, model.reconstruct(x)]), columns=len(x), title=title).figure
+        figure: Any = show_images(torch.cat([x, model.reconstruct(x)]), columns=len(x), title=title).figure
         if self.picture is None:
             self.picture = display(figure, display_id=True)
         else:
@@ -893,7 +1082,7 @@ def _pretrained_file(name):
     return path, getattr(importlib.import_module(module), class_name)
 
 
-def load_pretrained(name):
+def load_pretrained(name: str) -> LatentModel:
     """A model that comes with the package, trained on the full data.
 
     Parameters
@@ -914,7 +1103,7 @@ def load_pretrained(name):
     return load_model(*_pretrained_file(name))[0]
 
 
-def about_pretrained(name):
+def about_pretrained(name: str) -> dict[str, Any]:
     """The recipe, the test figures in nats per image, and the history of a model that comes with the package.
 
     Returns

@@ -8,8 +8,10 @@ __all__ = ['LIKELIHOODS', 'reparameterize', 'kl_divergence', 'reconstruction_los
 
 # %% ../nbs/01_vae.ipynb #5ca8d16b
 import math
+import numbers
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +19,79 @@ from torch import Tensor, nn
 
 from .data import _check_choice
 
+# %% ../nbs/01_vae.ipynb #6a0c0002
+#| code-fold: true
+_INTENSITIES = "a tensor of floating-point intensities in [0, 1]: vae_tutorial.data.intensities makes such of grey values"
+
+
+def _check_floats(name: str, t: Any, allowed: str = "a floating-point tensor") -> None:
+    if not (isinstance(t, Tensor) and t.is_floating_point()):
+        raise TypeError(f"{name} is {t.dtype if isinstance(t, Tensor) else type(t).__name__}, must be {allowed}")
+
+
+def _check_alike(first: str, a: Tensor, second: str, b: Tensor) -> None:
+    """Raise an error where two tensors would be broadcast, or are on two devices."""
+    if b.shape != a.shape:
+        raise ValueError(f"{second} has shape {tuple(b.shape)}, must have that of {first}, {tuple(a.shape)}")
+    if b.device != a.device:
+        raise ValueError(f"{second} is on {b.device}, must be on the device of {first}, {a.device}")
+
+
+def _readable(t: Tensor) -> bool:
+    """Whether values can be looked at without waiting for a device, in a program that is run and not recorded or batched."""
+    return (not torch.compiler.is_compiling() and t.device.type == "cpu" and type(t) in (Tensor, nn.Parameter)
+            and not torch._C._functorch.is_functorch_wrapped_tensor(t))
+
+
+def _ends(t: Tensor) -> tuple[float, float]:
+    """The lowest and the highest value; both are NaN if one is."""
+    low, high = torch.aminmax(t)
+    return low.item(), high.item()
+
+
+def _check_values(x: Tensor, any_real: bool = False) -> None:
+    """Raise an error unless all values are in [0, 1]; or, of any real numbers, unless they are grey values."""
+    if not _readable(x) or not x.numel():
+        return
+    x = x.detach()
+    if x.dtype == torch.float32:
+        # the bits of such numbers, read as whole ones, are in the same order, and of whole numbers the ends are found far sooner
+        low, high = _ends(x.view(torch.int32))
+        if low >= 0 and high <= 0x3F800000:               # the bits of 1.0
+            return
+    low, high = _ends(x.to(torch.promote_types(x.dtype, torch.float32)))
+    if not math.isfinite(low + high):
+        index = (~x.isfinite()).nonzero()[0].tolist()
+        raise ValueError(f"x{index} is {x[tuple(index)].item()}, must be an intensity in [0, 1]")
+    rounding = 4 * torch.finfo(x.dtype).eps
+    outside = low < -rounding or high > 1 + rounding
+    if outside and not (any_real and (low < 0 or high > 255 or x.frac().any())):
+        raise ValueError(f"x holds values from {low:.7g} to {high:.7g}, must be {_INTENSITIES}")
+
+# %% ../nbs/01_vae.ipynb #6a0c0003
+#| code-fold: true
+def _check_factor(name: str, value: Any) -> None:
+    """Raise an error unless a factor is a finite number of at least 0, which may be in a tensor."""
+    if torch.compiler.is_compiling():           # a number may then be a symbol, and looking at it would tie the program to its value
+        return
+    if isinstance(value, Tensor):
+        allowed = value.ndim == 0 and (not _readable(value) or 0 <= value.item() < math.inf)
+    else:
+        allowed = isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 <= float(value) < math.inf
+    if not allowed:
+        raise ValueError(f"{name} is {value!r}, must be a finite number of at least 0")
+
+
+def _check_generator(generator: Any, device: torch.device | None = None) -> None:
+    if generator is None or torch.compiler.is_compiling():
+        return
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator is {generator!r}, must be a torch.Generator, such as torch.Generator().manual_seed(0)")
+    if device is not None and generator.device.type != device.type:
+        raise ValueError(f"generator is on {generator.device}, must be on the device of mu, {device}")
+
 # %% ../nbs/01_vae.ipynb #c5fd4d5f
-def reparameterize(mu, logvar, generator=None):
+def reparameterize(mu: Tensor, logvar: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Draw z from N(mu, sigma²) so that gradients reach both parameters.
 
     Parameters
@@ -33,20 +106,35 @@ def reparameterize(mu, logvar, generator=None):
     Tensor, shape (B, latent_dim)
         mu + sigma * eps, with eps from N(0, I).
 
+    Raises
+    ------
+    TypeError
+        If an argument is of another type.
+    ValueError
+        If shapes or devices differ.
+
     References
     ----------
     Kingma & Welling (2014), section 2.4.
     """
+    _check_gaussian(mu, logvar)
+    _check_generator(generator, mu.device)
     eps = torch.randn(mu.shape, generator=generator, device=mu.device, dtype=mu.dtype)
     return mu + (logvar / 2).exp() * eps
 
+
+def _check_gaussian(mu: Any, logvar: Any) -> None:
+    _check_floats("mu", mu)
+    _check_floats("logvar", logvar)
+    _check_alike("mu", mu, "logvar", logvar)
+
 # %% ../nbs/01_vae.ipynb #031321af
-def _widen(t):
+def _widen(t: Tensor) -> Tensor:
     """`t` in float32, or as it is where it is wider: losses are never summed in half precision."""
     return t.to(torch.promote_types(t.dtype, torch.float32))
 
 
-def kl_divergence(mu, logvar):
+def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
     """KL divergence from the encoder's Gaussian to the standard normal prior, dimension by dimension.
 
     Parameters
@@ -59,10 +147,18 @@ def kl_divergence(mu, logvar):
     Tensor, shape (B, latent_dim)
         Nats, in float32 or wider. Sum over the last axis for the KL of an image.
 
+    Raises
+    ------
+    TypeError
+        If an argument is no floating-point tensor.
+    ValueError
+        If shapes or devices differ.
+
     References
     ----------
     Kingma & Welling (2014), appendix B.
     """
+    _check_gaussian(mu, logvar)
     mu, logvar = _widen(mu), _widen(logvar)
     return 0.5 * (mu.square() + torch.expm1(logvar) - logvar)
 
@@ -87,7 +183,7 @@ def _gaussian(logits, x):
 LIKELIHOODS = {"bernoulli": _bernoulli, "continuous-bernoulli": _continuous_bernoulli, "gaussian": _gaussian}
 
 # %% ../nbs/01_vae.ipynb #b7ec4f10
-def reconstruction_loss(logits, x, likelihood="bernoulli"):
+def reconstruction_loss(logits: Tensor, x: Tensor, likelihood: str = "bernoulli") -> Tensor:
     """Negative log-likelihood of images under the decoder's distribution, -log p(x | z).
 
     Parameters
@@ -107,16 +203,23 @@ def reconstruction_loss(logits, x, likelihood="bernoulli"):
 
     Raises
     ------
+    TypeError
+        If the logits or the images are no floating-point tensor.
     ValueError
-        If the shapes differ or the likelihood is unknown.
+        If shapes or devices differ, or the likelihood is unknown. On a CPU also if a value of `x` is not finite, or
+        is none that the likelihood knows: outside [0, 1], of which "gaussian" refuses grey values alone.
 
     References
     ----------
     Kingma & Welling (2014), appendix C.1; Loaiza-Ganem & Cunningham (2019).
     """
     _check_choice("likelihood", likelihood, tuple(LIKELIHOODS))
-    if logits.shape != x.shape:
-        raise ValueError(f"x has shape {tuple(x.shape)}, must have that of logits, {tuple(logits.shape)}")
+    _check_floats("logits", logits)
+    _check_floats("x", x, _INTENSITIES)
+    _check_alike("logits", logits, "x", x)
+    if logits.ndim < 2:
+        raise ValueError(f"logits has shape {tuple(logits.shape)}, must be (B, *input_shape)")
+    _check_values(x, any_real=likelihood not in ("bernoulli", "continuous-bernoulli"))
     return LIKELIHOODS[likelihood](_widen(logits), _widen(x)).flatten(1).sum(1)
 
 # %% ../nbs/01_vae.ipynb #d8e8f3ad
@@ -129,32 +232,62 @@ class VAEOutput(NamedTuple):
     z: Tensor
 
 
-def _mlp(*widths):
+def _mlp(*widths: int) -> list[nn.Module]:
     """Linear layers of these widths with ReLU between them."""
-    layers = [nn.Linear(widths[0], widths[1])]
+    layers: list[nn.Module] = [nn.Linear(widths[0], widths[1])]
     for n_in, n_out in zip(widths[1:-1], widths[2:]):
         layers += [nn.ReLU(), nn.Linear(n_in, n_out)]
     return layers
 
 
-def _checked_sizes(name, sizes):
-    """A size, or several as a tuple, all of them seen to be positive whole numbers."""
-    several = isinstance(sizes, (tuple, list))
-    if not all(isinstance(n, int) and n > 0 for n in (sizes if several else [sizes])):
-        raise ValueError(f"{name} is {sizes!r}, must be of positive whole numbers")
-    return tuple(sizes) if several else sizes
+def _is_whole(n: Any, lowest: int) -> bool:
+    return isinstance(n, numbers.Integral) and not isinstance(n, bool) and int(n) >= lowest
+
+
+def _checked_size(name: str, size: Any, lowest: int = 1) -> int:
+    """A size that is seen to be a whole number."""
+    if not _is_whole(size, lowest):
+        raise ValueError(f"{name} is {size!r}, must be a whole number of at least {lowest}")
+    return int(size)
+
+
+def _checked_sizes(name: str, sizes: Any, fewest: int = 0) -> tuple[int, ...]:
+    """Several sizes, seen to be enough and all of them positive whole numbers."""
+    if not isinstance(sizes, (tuple, list)) or len(sizes) < fewest or not all(_is_whole(n, 1) for n in sizes):
+        raise ValueError(f"{name} is {sizes!r}, must be a tuple of positive whole numbers{', at least one' * fewest}")
+    return tuple(int(n) for n in sizes)
 
 # %% ../nbs/01_vae.ipynb #a346c3e2
-def _check_images(x, shape):
-    if x.shape[1:] != shape:
+def _check_images(x: Any, shape: tuple[int, ...], any_real: bool = False) -> None:
+    """Raise an error unless these are images of a shape, with values as `_check_values` wants them."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x is {type(x).__name__}, must be {_INTENSITIES}")
+    if x.ndim == 0 or x.shape[1:] != shape:
         raise ValueError(f"x has shape {tuple(x.shape)}, must be (B, {', '.join(map(str, shape))})")
-    if not x.is_floating_point():
-        raise TypeError(f"x is {x.dtype}, must be floating-point intensities in [0, 1]: see vae_tutorial.data.intensities")
+    _check_floats("x", x, _INTENSITIES)
+    _check_values(x, any_real)
+
+
+def _through(layers: nn.Module, name: str, t: Tensor) -> Any:
+    """What layers make of a tensor; where they cannot, an error that says whether its device or number format is to blame."""
+    if torch.compiler.is_compiling():
+        return layers(t)
+    try:
+        return layers(t)
+    except RuntimeError as error:
+        weights = next(layers.parameters(), t)
+        if t.device != weights.device:
+            raise ValueError(f"{name} is on {t.device}, must be on the model's device, {weights.device}") from error
+        if t.dtype != weights.dtype:
+            raise TypeError(f"{name} is {t.dtype}, must be {weights.dtype}, the number format of the model's weights") from error
+        raise
 
 
 @contextmanager
-def evaluating(model):
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     """Evaluation mode and no gradients inside the `with` block; the model's own mode afterwards."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is {model!r}, must be a torch.nn.Module such as VAE()")
     was_training = model.training
     model.eval()
     try:
@@ -184,25 +317,37 @@ class LatentModel(nn.Module):
         If a size is not a positive whole number.
     """
 
-    def __init__(self, input_shape, latent_dim, **config):
-        super().__init__()
-        sizes = dict(input_shape=input_shape, latent_dim=latent_dim, **config)
-        self.config = {name: _checked_sizes(name, size) for name, size in sizes.items()}
-        self.input_shape, self.latent_dim = self.config["input_shape"], latent_dim
+    encoder: nn.Module
+    decoder: nn.Module
 
-    def decode(self, z):
+    def __init__(self, input_shape: tuple[int, ...], latent_dim: int, **config: int | tuple[int, ...]) -> None:
+        super().__init__()
+        self.input_shape = _checked_sizes("input_shape", input_shape, fewest=1)
+        self.latent_dim = _checked_size("latent_dim", latent_dim)
+        further = {name: (_checked_sizes if isinstance(size, (tuple, list)) else _checked_size)(name, size) for name, size in config.items()}
+        self.config = dict(input_shape=self.input_shape, latent_dim=self.latent_dim, **further)
+
+    def code(self, x: Tensor) -> Tensor:
+        """The point, shape (B, latent_dim), that stands for intensities `x`, shape (B, *input_shape)."""
+        raise NotImplementedError(f"{type(self).__name__} must say with code(x) which point stands for an image")
+
+    def decode(self, z: Tensor) -> Tensor:
         """Logits, shape (B, *input_shape), for codes `z`, shape (B, latent_dim); ValueError on any other shape."""
+        _check_floats("z", z)
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
             raise ValueError(f"z has shape {tuple(z.shape)}, must be (B, {self.latent_dim})")
-        return self.decoder(z)
+        return _through(self.decoder, "z", z)
 
-    def reconstruct(self, x):
+    def reconstruct(self, x: Tensor) -> Tensor:
         """Images in [0, 1], shape (B, *input_shape), decoded from the codes of intensities `x` of that shape."""
+        _check_images(x, self.input_shape)
         with evaluating(self):
             return self.decode(self.code(x)).sigmoid()
 
-    def sample(self, n, generator=None):
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """`n` images in [0, 1], shape (n, *input_shape), decoded from draws of the prior."""
+        n = _checked_size("n", n, lowest=0)
+        _check_generator(generator)
         like = next(self.parameters())
         # drawn where the generator lives: one seed gives the same codes wherever the model is
         z = torch.randn(n, self.latent_dim, generator=generator, device=generator.device if generator else like.device)
@@ -213,16 +358,16 @@ class LatentModel(nn.Module):
 class BaseVAE(LatentModel):
     """A `LatentModel` whose `encoder` gives mean and log-variance side by side; a subclass sets the layers."""
 
-    def encode(self, x):
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """`mu` and `logvar`, each of shape (B, latent_dim), for intensities `x`, shape (B, *input_shape)."""
-        _check_images(x, self.input_shape)
-        return self.encoder(x).chunk(2, dim=1)
+        _check_images(x, self.input_shape, any_real=True)
+        return _through(self.encoder, "x", x).chunk(2, dim=1)
 
-    def code(self, x):
+    def code(self, x: Tensor) -> Tensor:
         """`mu`, shape (B, latent_dim), for intensities `x`, shape (B, *input_shape)."""
         return self.encode(x)[0]
 
-    def forward(self, x, generator=None):
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> VAEOutput:
         """Encode, draw one code an image, decode."""
         mu, logvar = self.encode(x)
         z = reparameterize(mu, logvar, generator)
@@ -241,16 +386,22 @@ class VAE(BaseVAE):
     latent_dim : int
         Number of latent dimensions.
 
+    Raises
+    ------
+    ValueError
+        If a size is not a positive whole number.
+
     References
     ----------
     Kingma & Welling (2014), appendix C.
     """
 
-    def __init__(self, input_shape=(1, 28, 28), hidden_dims=(400,), latent_dim=20):
+    def __init__(self, input_shape: tuple[int, ...] = (1, 28, 28), hidden_dims: tuple[int, ...] = (400,), latent_dim: int = 20) -> None:
+        hidden_dims = _checked_sizes("hidden_dims", hidden_dims)
         super().__init__(input_shape, latent_dim, hidden_dims=hidden_dims)
-        pixels = math.prod(input_shape)
-        self.encoder = nn.Sequential(nn.Flatten(), *_mlp(pixels, *hidden_dims, 2 * latent_dim))
-        self.decoder = nn.Sequential(*_mlp(latent_dim, *reversed(hidden_dims), pixels), nn.Unflatten(1, self.input_shape))
+        pixels = math.prod(self.input_shape)
+        self.encoder = nn.Sequential(nn.Flatten(), *_mlp(pixels, *hidden_dims, 2 * self.latent_dim))
+        self.decoder = nn.Sequential(*_mlp(self.latent_dim, *reversed(hidden_dims), pixels), nn.Unflatten(1, self.input_shape))
 
 # %% ../nbs/01_vae.ipynb #35081e6d
 class Elbo(NamedTuple):
@@ -265,7 +416,23 @@ class Elbo(NamedTuple):
     beta: float
 
 
-def elbo(model, x, beta=1.0, generator=None, *, likelihood="bernoulli", free_bits=0.0):
+def _forward(model: Callable[..., Any], x: Tensor, generator: torch.Generator | None, wanted: tuple[str, ...], advice: str) -> Any:
+    """What a model gives for images, seen to have the parts that an objective is made of."""
+    out = model(x, generator)
+    missing = [name for name in wanted if not hasattr(out, name)]
+    if missing:
+        raise TypeError(f"model gives {type(out).__name__} without {', '.join(missing)}, must give {', '.join(wanted)}: {advice}")
+    return out
+
+
+def _mean_over_images(nats: Tensor) -> Tensor:
+    if not len(nats):
+        raise ValueError("x holds no images, must hold at least one")
+    return nats.mean()
+
+
+def elbo(model: Callable[..., VAEOutput], x: Tensor, beta: float = 1.0, generator: torch.Generator | None = None, *,
+         likelihood: str = "bernoulli", free_bits: float = 0.0) -> Elbo:
     """Negative ELBO of a batch, estimated with one draw an image.
 
     Parameters
@@ -288,12 +455,21 @@ def elbo(model, x, beta=1.0, generator=None, *, likelihood="bernoulli", free_bit
     Elbo
         `loss` is reconstruction + beta * KL (with free bits, the KL as charged).
 
+    Raises
+    ------
+    TypeError
+        If the images are no floating-point tensor, or the model gives something else.
+    ValueError
+        If there are no images, or `beta` or `free_bits` is not a finite number of at least 0; and as `reconstruction_loss`.
+
     References
     ----------
     Kingma & Welling (2014), eq. 7; Higgins et al. (2017), eq. 4; Kingma et al. (2016), eq. 15.
     """
-    out = model(x, generator)
-    reconstruction = reconstruction_loss(out.logits, x, likelihood).mean()
+    _check_factor("beta", beta)
+    _check_factor("free_bits", free_bits)
+    out = _forward(model, x, generator, ("logits", "mu", "logvar"), "a model without q(z | x) is trained with reconstruction_only")
+    reconstruction = _mean_over_images(reconstruction_loss(out.logits, x, likelihood))
     kl = kl_divergence(out.mu, out.logvar).mean(0)
     charged = kl.clamp(min=free_bits) if free_bits else kl
     return Elbo(reconstruction + beta * charged.sum(), reconstruction, kl.sum(), beta)

@@ -14,6 +14,11 @@ def read_settings():
     return parser["DEFAULT"]
 
 
+def tag(settings):
+    """Return the tag of the release that the site belongs to: what readers run comes from there."""
+    return f"v{settings['version']}"
+
+
 def build_date():
     """Return the day of the build in UTC, or the one that a reproducible build prescribes."""
     seconds = int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
@@ -36,12 +41,29 @@ def use_settings(app, config):
     config.html_theme_options.update(
         logo={"text": settings["title"], "alt_text": settings["title"]},
         repository_url=settings["git_url"],
-        repository_branch=settings["branch"],
+        repository_branch=tag(settings),
         path_to_docs=settings["nbs_path"],
         extra_footer=footer(settings),
     )
 
 
+def edit_the_branch(app):
+    """Let "Suggest edit" lead to the branch that takes changes, for a release takes none."""
+    app.config.html_context["github_version"] = read_settings()["branch"]
+
+
+def show_the_release(app, pagename, templatename, context, doctree):
+    """Let the button of the repository lead to the files of the release."""
+    settings = read_settings()
+    for group in context["header_buttons"]:
+        for button in group.get("buttons", []):
+            if button.get("label") == "source-repository-button":
+                button["url"] = f"{settings['git_url']}/tree/{tag(settings)}"
+
+
 def setup(app):
     app.connect("config-inited", use_settings)
+    # after the theme, which takes both from one option
+    app.connect("builder-inited", edit_the_branch, priority=900)
+    app.connect("html-page-context", show_the_release, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,535 @@
+"""Faults of `vae_tutorial.data`, each really made: damaged caches, lying mirrors, killed processes, full disks, hostile files."""
+import dataclasses
+import gzip
+import hashlib
+import io
+import json
+import os
+import pickle
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import tarfile
+import textwrap
+import time
+import tracemalloc
+import warnings
+import zipfile
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import test_data
+from conftest import LONG, ROOT, run_process, tries
+from hypothesis import given, settings
+from test_data import FILES, MD5, NAMES, bomb, check_small, fill, idx, module
+
+from vae_tutorial.data import DataUnavailable, load_data
+
+server, small, clean_environment = test_data.server, test_data.small, test_data.clean_environment
+pytestmark = pytest.mark.timeout(1800 if LONG else 120)
+
+
+def names_below(folder):
+    return {path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def files_below(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+CACHE = {f"MNIST/raw/{name}": content for name, content in FILES.items()}
+
+
+def refused(root):
+    """The full data cannot be had, and the error says so."""
+    try:
+        load_data(root=root, source="full")
+    except DataUnavailable:
+        return True
+    return False
+
+
+# --- damage ---------------------------------------------------------------------------------------
+
+@pytest.fixture
+def tiny(small, monkeypatch):
+    """Make "mnist" 20 and 10 images with one pixel each: so few bytes that every one of them can be damaged."""
+    arrays = []
+    for count in (20, 10):
+        images = np.zeros((count, 28, 28), np.uint8)
+        images[range(count), 14, range(count)] = 255
+        arrays += [images, (np.arange(count) % 10).astype(np.uint8)]
+    files = {name: gzip.compress(idx(array), mtime=0) for name, array in zip(NAMES, arrays)}
+    md5 = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
+    monkeypatch.setattr(test_data, "FILES", files)
+    monkeypatch.setitem(module._SOURCES, "mnist", dataclasses.replace(module._SOURCES["mnist"], md5=md5))
+    return SimpleNamespace(files=files, images=np.concatenate(arrays[::2]), labels=np.concatenate(arrays[1::2]), mirrors=small)
+
+
+def changed(content, i):
+    return content[:i] + bytes([content[i] ^ (1 + i % 255)]) + content[i + 1:]
+
+
+def cut(content, i):
+    return content[:i]
+
+
+def longer(content, i):
+    return content[:i] + bytes([i % 256]) + content[i:]
+
+
+def test_cache_damaged_byte_by_byte(fault, tiny, tmp_path):
+    def right():
+        data = load_data(root=tmp_path, source="full", val_fraction=0.5)
+        pairs = {(image.numpy().tobytes(), label) for part in (data.train, data.val, data.test)
+                 for image, label in zip(part.images, part.labels.tolist())}
+        return pairs == {(image.tobytes(), label) for image, label in zip(tiny.images, tiny.labels.tolist())}
+
+    cases = [(name, damage, i) for name, content in tiny.files.items() for i in range(len(content))
+             for damage in (changed, cut, longer)]
+    random.Random(0).shuffle(cases)
+    raw = fill(tmp_path)
+    for (name, damage, i), trial in zip(cases, fault("cache-damaged", short=30, full=len(cases))):
+        for each, content in tiny.files.items():
+            (raw / each).write_bytes(content)
+        (raw / name).write_bytes(damage(tiny.files[name], i))
+        tiny.mirrors("refuses")
+        wrong = not refused(tmp_path)
+        tiny.mirrors("good")
+        wrong = wrong or not right()
+        trial.saw(lost=(raw / name).read_bytes() != tiny.files[name], wrong=wrong)
+
+
+# --- mirrors --------------------------------------------------------------------------------------
+
+SLOW = ["silent", "stalls", "trickles", "endless"]
+LIARS = ["status", "html", "other", "lies/shorter", "early", "bomb", "circles", "to-a-file", "no-http", "refuses"]
+HARMLESS = ["no-length", "lies/nonsense", "lies/longer", "lies/negative"]
+
+
+def test_download(fault, small, tmp_path, monkeypatch):
+    manners = SLOW + LIARS + HARMLESS
+    for trial in fault("download", short=len(manners), full=10 * len(manners)):
+        manner = manners[trial.number % len(manners)]
+        monkeypatch.setattr(module, "_PATIENCE", 0.5 if manner in SLOW else 20)
+        monkeypatch.setattr(module, "_LARGEST", 2**20 if manner in SLOW else 2**26)
+        root = tmp_path / str(trial.number)
+        small(manner)
+        start = time.monotonic()
+        wrong = manner not in HARMLESS and (not refused(root) or files_below(tmp_path) != {})
+        wrong = wrong or time.monotonic() - start > 15          # the slowest would keep us for longer
+        small(manner, "good")
+        check_small(load_data(root=root, source="full"))
+        trial.saw(lost=files_below(root) != CACHE, wrong=wrong)
+        shutil.rmtree(root)
+
+
+# --- processes ------------------------------------------------------------------------------------
+
+# The data set and the mirror of these tests, in a process of its own.
+SETTING = """
+    import dataclasses, json, os, random, signal, sys, time, warnings
+    from pathlib import Path
+    from types import SimpleNamespace
+    from vae_tutorial import data
+    from vae_tutorial.data import load_data
+    address, root, md5 = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
+    data._SOURCES["mnist"] = dataclasses.replace(data._SOURCES["mnist"], md5=md5)
+    datasets = SimpleNamespace(MNIST=SimpleNamespace(mirrors=[f"{address}/good/"]))
+    data._import_torchvision = lambda: SimpleNamespace(datasets=datasets)
+
+    def load(root):
+        loaded = load_data(root=root, source="full")
+        return b"".join(part.images.numpy().tobytes() for part in (loaded.train, loaded.val, loaded.test))
+"""
+
+
+def script(code, server, root, *more, before="", **environment):
+    """Run code in a fresh process, after `SETTING`, and return what it prints last, as JSON."""
+    code = "\n".join(map(textwrap.dedent, (before, SETTING, code)))
+    output = run_process("-c", code, server.address, root, json.dumps(MD5), *more, timeout=1500, **environment)
+    return json.loads(output.splitlines()[-1])
+
+
+def test_processes_share_a_cache_and_some_are_killed(fault, server, tmp_path):
+    """The imports happen once; what is started from there are processes like any other."""
+    code = """
+    rng, trials = random.Random(0), json.loads(sys.argv[4])
+    replace = os.replace
+
+    def slow(*paths):
+        time.sleep(0.05)           # so that more of the kills come between writing a file and renaming it
+        replace(*paths)
+
+    def child(folder, right):
+        os.replace = slow
+        warnings.simplefilter("error")
+        for i in range(ROUNDS):
+            if load(folder / str(i)) != right:
+                os._exit(3)
+        os._exit(0)
+
+    def half_written(folder, process):
+        return any(folder.rglob(f"*.{process}.*.part"))
+
+    def kill(folder, process, in_the_middle):
+        # at any moment, or when it has written a file and not renamed it; returns whether it left that behind
+        end = time.monotonic() + (2 if in_the_middle else rng.uniform(0.02, 0.3))
+        while time.monotonic() < end and not (in_the_middle and half_written(folder, process)):
+            time.sleep(0.001)
+        os.kill(process, signal.SIGKILL)
+        assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) in (0, -signal.SIGKILL)
+        return half_written(folder, process)
+
+    ROUNDS, report, right = 6, [], load(root / "first")
+    for number in trials:
+        folder, processes = root / str(number), []
+        for _ in range((2, 4)[number % 2]):
+            processes.append(os.fork())
+            if not processes[-1]:
+                try:
+                    child(folder, right)
+                finally:
+                    os._exit(4)
+        killed = rng.sample(processes, len(processes) // 2)
+        left = sum([kill(folder, process, number % 4 > 1) for process in killed])
+        survived = [os.waitstatus_to_exitcode(os.waitpid(each, 0)[1]) for each in processes if each not in killed]
+        for name in md5:                # the next time that a file is stored, nothing of the dead is left
+            for path in folder.rglob(name):
+                path.unlink()
+        again = all(load(folder / str(i)) == right for i in range(ROUNDS))
+        report.append(dict(survived=survived, left=left, again=again, still=len(list(folder.rglob("*.part"))),
+                           bad=[str(path) for path in folder.rglob("*.gz") if data._from_cache(path, md5[path.name]) is None]))
+    print(json.dumps(report))
+    """
+    trials = list(fault("two-processes", short=4, full=60))
+    report = script(code, server, tmp_path, json.dumps(list(range(len(trials)))))
+    assert sum(each["left"] for each in report) > 0             # some did die in the middle of storing a file
+    for trial, each in zip(trials, report):
+        trial.saw(lost=each["still"] > 0, wrong=set(each["survived"]) != {0} or not each["again"] or each["bad"])
+
+
+# The clock on the wall: from the moment that `clock["jumps"]` is set, it is years off in either direction each time that it is read.
+JUMPS = """
+    import random, time
+    clock, wall = {"jumps": False, "rng": random.Random(0)}, time.time
+
+    def jumping():
+        years = clock["rng"].choice((-1, 1)) * clock["rng"].uniform(1, 50)
+        return wall() + years * 365 * 86400 * clock["jumps"]
+
+    time.time, time.time_ns = jumping, lambda: int(jumping() * 1e9)
+"""
+
+
+def test_clock_jumps(fault, server, tmp_path):
+    code = """
+    import hashlib, torch
+    from vae_tutorial.training import fit, LinearBeta
+    from vae_tutorial.vae import VAE
+    start, reports, count = time.monotonic(), [], int(sys.argv[4])
+
+    class Stop(Exception):
+        pass
+
+    def stop(*_):
+        raise Stop
+
+    def run(folder, **more):
+        torch.manual_seed(0)
+        model = VAE(hidden_dims=(8,), latent_dim=3)
+        history = fit(model, loaded, 4, batch_size=64, beta=LinearBeta(2), precision="fp32", checkpoint=folder, **more)
+        parts = [p.detach().numpy().tobytes() for p in model.parameters()]
+        return hashlib.sha256(b"".join(parts)).hexdigest(), [epoch.loss for epoch in history], [epoch.seconds for epoch in history]
+
+    for number in range(count + 1):
+        clock["jumps"], folder = number > 0, root / str(number)
+        right = hashlib.sha256(load(folder)).hexdigest()
+        loaded = load_data(root=folder, source="full")
+        try:
+            run(folder / "run", callbacks=[stop])
+        except Stop:
+            pass
+        for path in folder.rglob("*.*"):
+            os.utime(path, (2**31 - 1, 2**31 - 1) if number % 2 else (0, 0))     # files of the future, or of long ago
+        assert hashlib.sha256(load(folder)).hexdigest() == right
+        weights, losses, seconds = run(folder / "run", resume=True)
+        reports.append(dict(right=right, weights=weights, losses=losses, seconds=seconds))
+    print(json.dumps(dict(reports=reports, took=time.monotonic() - start)))
+    """
+    trials = list(fault("clock-jumps", short=2, full=20))
+    report = script(code, server, tmp_path, len(trials), before=JUMPS, TQDM_DISABLE="")
+    true, *jumped = report["reports"]
+    for trial, each in zip(trials, jumped):
+        sane = all(0 < seconds < report["took"] for seconds in each["seconds"])
+        trial.saw(lost=len(each["seconds"]) != 4, wrong=not sane or any(each[key] != true[key] for key in ("right", "weights", "losses")))
+
+
+# --- disks ----------------------------------------------------------------------------------------
+
+def loaded_with_a_warning(root, *words):
+    """The data come nevertheless, and one warning says why they cannot be kept."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        check_small(load_data(root=root, source="full"))
+    messages = [str(each.message) for each in caught]
+    return len(messages) == 1 and all(word in messages[0] for word in ("cannot be kept", *words))
+
+
+def test_no_file_may_grow(fault, small, tmp_path):
+    """A limit on the size of a file is a real failure to write, after as many bytes as the limit allows."""
+    small("good")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    largest = max(map(len, FILES.values()))
+    for trial in fault("disk-full-data", short=6, full=200):
+        limit = (0, 1, 100, largest - 1)[trial.number] if trial.number < 4 else random.Random(trial.number).randrange(largest)
+        root = tmp_path / str(trial.number)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
+        try:
+            warned = loaded_with_a_warning(root, "File too large")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        kept = files_below(root)
+        wrong = not kept.items() <= CACHE.items()
+        check_small(load_data(root=root, source="full"))
+        trial.saw(lost=not warned or files_below(root) != CACHE, wrong=wrong)
+        shutil.rmtree(root)
+
+
+def in_own_mounts(folder, options, *command):
+    """The command line that mounts a file system on a folder, for the command and nobody else; None where that is not allowed."""
+    unshare = ["unshare", "--user", "--map-root-user", "--mount"]
+    mount = f'mount -t tmpfs -o "{options}" tmpfs "{folder}"'
+    if shutil.which("unshare") is None or subprocess.run([*unshare, "sh", "-c", mount], capture_output=True).returncode:
+        return None
+    return [*unshare, "sh", "-c", f'{mount} && exec "$@"', "sh", *command]
+
+
+@pytest.mark.parametrize("row, options, words", [("disk-full-data", "size=64k", "No space left"),
+                                                 ("read-only-data", "size=64k,ro", "Read-only file system")], ids=["full", "read-only"])
+def test_full_or_read_only_disk(fault, server, tmp_path, row, options, words):
+    code = """
+    reports = []
+    for _ in range(int(sys.argv[4])):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            size = len(load(root))
+        reports.append(dict(size=size, warnings=[str(each.message) for each in caught],
+                            parts=len(list(root.rglob("*.part"))), kept=[path.name for path in root.rglob("*.gz")],
+                            bad=[str(path) for path in root.rglob("*.gz") if data._from_cache(path, md5[path.name]) is None]))
+    print(json.dumps(reports))
+    """
+    trials = list(fault(row, short=2, full=50))
+    command = in_own_mounts(tmp_path, options, sys.executable, "-c", "\n".join(map(textwrap.dedent, (SETTING, code))),
+                            server.address, tmp_path, json.dumps(MD5), str(len(trials)))
+    if command is None:
+        pytest.skip("no file system may be mounted here")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    for trial, each in zip(trials, json.loads(done.stdout)):
+        warned = len(each["warnings"]) == 1 and words in each["warnings"][0] and "cannot be kept" in each["warnings"][0]
+        trial.saw(lost=not warned or each["parts"], wrong=each["size"] != 250 * 784 or each["bad"], row=row)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_read_only_folder(fault, small, tmp_path):
+    small("good")
+    for trial in fault("read-only-data", short=1, full=50):
+        tmp_path.chmod(0o555)
+        try:
+            trial.saw(lost=not loaded_with_a_warning(tmp_path, "Permission denied"), wrong=files_below(tmp_path) != {})
+        finally:
+            tmp_path.chmod(0o755)
+
+
+# --- hostile files --------------------------------------------------------------------------------
+
+class Trap:
+    """Makes a folder when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("trapped",)
+
+
+def archive(kind, name):
+    """An archive whose member wants to lie outside of the folder that it is unpacked in."""
+    file = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr(name, b"escaped")
+    else:
+        with tarfile.open(fileobj=file, mode="w:gz") as archive:
+            member = tarfile.TarInfo(name)
+            member.size = 7
+            archive.addfile(member, io.BytesIO(b"escaped"))
+    return file.getvalue()
+
+
+def npz(**members):
+    """A .npz file with these members: bytes as they are, anything else as a pickled array of objects."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as zipped:
+        for name, content in members.items():
+            if not isinstance(content, bytes):
+                member = io.BytesIO()
+                np.save(member, content, allow_pickle=True)
+                content = member.getvalue()
+            zipped.writestr(f"{name}.npy", content)
+    return file.getvalue()
+
+
+def header(shape):
+    """The header of a .npy file that promises an array of bytes of this shape, and nothing behind it."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return file.getvalue()
+
+
+@cache
+def hostile():
+    """Files that would do harm when unpacked, unpickled or believed: bytes, or the size of a file of zeros."""
+    objects, named = np.array([Trap()], dtype=object), io.BytesIO()
+    with gzip.GzipFile("../../escaped", "wb", fileobj=named) as file:
+        file.write(b"escaped")
+    return {
+        "gzip bomb": bomb(),
+        "gzip with a path": named.getvalue(),
+        "zip with a path": archive("zip", "../../escaped"),
+        "tar with a path": archive("tar", "../../escaped"),
+        "tar with an absolute path": archive("tar", "/escaped"),
+        "pickle": pickle.dumps(Trap()),
+        "pickled objects": npz(images=objects, labels=objects),
+        "absurd IDX": gzip.compress(bytes([0, 0, 8, 3]) + b"\xff" * 12),
+        "absurd npz": npz(images=header((2**20, 2**20)), labels=header((2**40,))),
+        "zip bomb": npz(images=header((2**28,)) + bytes(2**28), labels=header((0,))),
+        "huge": 2**30,
+    }
+
+
+def place(path, content):
+    """Write a file; of a number, a file of so many zero bytes that takes no room on the disk."""
+    with open(path, "wb") as file:
+        file.truncate(content) if isinstance(content, int) else file.write(content)
+
+
+def harm_of(function, most):
+    """Call a function with 512 MiB to spare; return its result, and whether it took more than `most` bytes or let something out."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() if os.path.exists("/proc/self/statm") else None
+    if used:
+        resource.setrlimit(resource.RLIMIT_AS, (used + 2**29, before[1]))
+    tracemalloc.start()
+    try:
+        result = function()
+        return result, tracemalloc.get_traced_memory()[1] > most or os.path.exists("trapped") or os.path.exists("/escaped")
+    finally:
+        tracemalloc.stop()
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def test_hostile_files_in_the_cache(fault, small, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root, cases = tmp_path / "a" / "b" / "cache", [(kind, name) for kind in hostile() for name in NAMES]
+    for (kind, name), trial in zip(cases, fault("archives", short=len(cases), full=len(cases))):
+        raw = fill(root)
+        place(raw / name, hostile()[kind])
+        small("refuses")
+        stopped, harm = harm_of(lambda: refused(root), most=2**23)
+        harm = harm or names_below(tmp_path) != {f"a/b/cache/{each}" for each in CACHE}
+        small("good")
+        check_small(load_data(root=root, source="full"))
+        trial.saw(lost=files_below(root) != CACHE, wrong=harm or not stopped)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "link to itself"])
+@pytest.mark.timeout(60)
+def test_what_is_no_plain_file_is_not_read(fault, small, tmp_path, kind):
+    """To read the pipe would wait for ever, and the device never ends."""
+    for name, trial in zip(NAMES, fault("archives", short=4, full=4)):
+        path = fill(tmp_path) / name
+        path.unlink()
+        if kind == "pipe":
+            os.mkfifo(path)
+        else:
+            path.symlink_to("/dev/zero" if kind == "device" else path)
+        small("refuses")
+        stopped, harm = harm_of(lambda: refused(tmp_path), most=2**23)
+        small("good")
+        check_small(load_data(root=tmp_path, source="full"))
+        trial.saw(lost=files_below(tmp_path) != CACHE, wrong=harm or not stopped)
+
+
+def other_images():
+    """A sample like the real one, but for one pixel."""
+    with np.load(Path(module.__file__).parent / "samples" / "mnist.npz") as arrays:
+        images, labels = arrays["images"].copy(), arrays["labels"]
+    images[0, 0, 0] ^= 1
+    file = io.BytesIO()
+    np.savez_compressed(file, images=images, labels=labels)
+    return file.getvalue()
+
+
+@pytest.fixture
+def sample(tmp_path, monkeypatch):
+    """The path of a file that is taken for the sample."""
+    monkeypatch.setattr(module.resources, "files", lambda package: tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "samples").mkdir()
+    return tmp_path / "samples" / "mnist.npz"
+
+
+def called_damaged():
+    try:
+        load_data(source="sample")
+    except RuntimeError as error:
+        return "damaged" in str(error)
+
+
+def test_hostile_files_in_place_of_the_sample(fault, sample, tmp_path):
+    files = hostile() | {"other images": other_images()}
+    for content, trial in zip(files.values(), fault("archives", short=len(files), full=len(files))):
+        place(sample, content)
+        stopped, harm = harm_of(called_damaged, most=2**27)
+        trial.saw(wrong=harm or not stopped or names_below(tmp_path) != {"samples/mnist.npz"})
+
+
+def test_no_pickle_is_opened_even_with_the_right_checksum(fault, sample, monkeypatch):
+    content = hostile()["pickled objects"]
+    place(sample, content)
+    info = dataclasses.replace(module._SOURCES["mnist"], sample_sha256=hashlib.sha256(content).hexdigest())
+    monkeypatch.setitem(module._SOURCES, "mnist", info)
+    for trial in fault("archives", short=1, full=1):
+        with pytest.raises(ValueError, match="allow_pickle"):
+            load_data(source="sample")
+        trial.saw(wrong=os.path.exists("trapped"))
+
+
+# --- any bytes ------------------------------------------------------------------------------------
+
+lengths = st.integers(0, 4) | st.sampled_from([255, 256, 2**16, 2**31 - 1, 2**31, 2**32 - 1]) | st.integers(0, 2**32 - 1)
+headers = st.lists(lengths, max_size=5).map(
+    lambda shape: bytes([0, 0, 8, len(shape)]) + b"".join(n.to_bytes(4, "big") for n in shape))
+exact = st.lists(st.integers(0, 4), max_size=5).map(lambda shape: idx(np.zeros(shape, np.uint8)))
+nearly = st.tuples(exact, st.integers(0, 20), st.binary(max_size=3)).map(
+    lambda parts: parts[0][:parts[1]] + parts[2] + parts[0][parts[1] + len(parts[2]):])
+anything = st.binary(max_size=64) | st.tuples(headers | exact, st.binary(max_size=16)).map(b"".join) | nearly
+
+
+def test_any_bytes_are_read_rightly_or_refused(fault):
+    @settings(max_examples=tries(300, 100_000))
+    @given(anything)
+    def read(content):
+        try:
+            array = module._read_idx(content)
+        except ValueError:
+            fault.saw(row="fuzz-idx")
+        else:
+            fault.saw(wrong=array.dtype != np.uint8 or not 1 <= array.ndim <= 3 or idx(array) != content, row="fuzz-idx")
+
+    read()

@@ -1,0 +1,277 @@
+"""Files from elsewhere: what they say is checked before anything is built of it, and nothing in them is run."""
+import json
+import multiprocessing
+import os
+import pickle
+import resource
+import struct
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from conftest import tries
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_faults_training import MB, some_data, tiny_model, train, used_memory, weights
+
+from vae_tutorial import sweeps, training
+from vae_tutorial.conv import ConvVAE
+from vae_tutorial.sweeps import sweep
+from vae_tutorial.training import History, about_pretrained, fit, load_model, load_pretrained, save_model
+from vae_tutorial.vae import VAE
+
+PROCESSES = multiprocessing.get_context("forkserver")
+
+
+def saved(path, model=None):
+    """Return the tensors and the notes of a file that `save_model` wrote."""
+    save_model(model or tiny_model(), path, History())
+    return training._read(path)
+
+
+def forged(path, tensors, notes):
+    """Write a file as the package does, with a checksum that is right, and notes of somebody's own."""
+    training._write(path, tensors, notes)
+
+
+class Bomb:
+    """A pickle that makes a folder when it is opened."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+def test_nothing_unpickles(fault, tmp_path):
+    """In place of every file that is read: model, checkpoint, the files of a sweep."""
+    target, path = tmp_path / "executed", tmp_path / "run" / "run.safetensors"
+    path.parent.mkdir()
+    bombs = {"pickle": lambda file: pickle.dump(Bomb(target), file), "torch": lambda file: torch.save(Bomb(target), file),
+             "numpy": lambda file: np.save(file, np.array([Bomb(target)], dtype=object), allow_pickle=True)}
+    readers = {"model": lambda: load_model(path), "checkpoint": lambda: train(tiny_model(), path.parent),
+               "row": lambda: sweeps._read_json(path), "history": lambda: training._read(path)}
+    pairs = [(bomb, reader) for bomb in bombs for reader in readers]
+    for trial in fault("pickle", short=len(pairs), full=len(pairs)):
+        bomb, reader = pairs[trial.number]
+        with open(path, "wb") as file:
+            bombs[bomb](file)
+        with pytest.raises(ValueError, match="is damaged"):
+            readers[reader]()
+        trial.saw(wrong=target.exists())
+
+
+def header_only(path, header, length=None, body=b""):
+    """Write a safetensors file by hand."""
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text) if length is None else length) + text + body)
+
+
+NOTES = {"vae_tutorial": json.dumps({"model": "VAE", "config": {"input_shape": [1, 28, 28], "hidden_dims": [8], "latent_dim": 3}, "history": None})}
+ABSURD_HEADERS = [
+    ({"__metadata__": NOTES, "a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}, None, b""),
+    ({"__metadata__": NOTES, "a": {"dtype": "F32", "shape": [2**62, 2**62], "data_offsets": [0, 0]}}, None, b""),
+    ({"__metadata__": NOTES, "a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}, None, bytes(4)),
+    ({"__metadata__": NOTES, "a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]}}, None, bytes(4)),
+    ({"__metadata__": NOTES}, 2**63, b""),
+    ({"__metadata__": NOTES}, 2**40, b""),
+    ({"__metadata__": {"vae_tutorial": "[" * 100_000}}, None, b""),
+    ({"__metadata__": {"vae_tutorial": "{}"}}, None, b""),
+    ({"__metadata__": {"vae_tutorial": "1" + "0" * 10_000}}, None, b""),
+    ({"__metadata__": {}}, None, b""),
+    ([], None, b""),
+]
+ABSURD_CONFIGS = [
+    {"hidden_dims": [10**9]}, {"hidden_dims": [10**18]}, {"hidden_dims": [1] * 200_000}, {"hidden_dims": [2_500, 2_500]},
+    {"hidden_dims": [2**31 - 1] * 3}, {"latent_dim": 10**12}, {"latent_dim": -3}, {"latent_dim": True}, {"latent_dim": 2.5},
+    {"latent_dim": "3"}, {"latent_dim": None}, {"input_shape": [10**6, 10**6, 10**6]}, {"input_shape": []}, {"input_shape": "784"},
+    {"hidden_dims": [[8]]}, {"hidden_dims": {"8": 8}}, {"unknown": 1}, {"self": 1},
+]
+
+
+def refuse_absurd(path, limit):
+    """Exits with 0 if the file is refused by name, soon, and with next to no memory."""
+    resource.setrlimit(resource.RLIMIT_AS, (used_memory() + limit, resource.RLIM_INFINITY))
+    start = time.process_time()
+    with pytest.raises(ValueError, match="is damaged"):
+        load_model(path)
+    assert time.process_time() - start < 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the memory of a process is read from /proc")
+def test_absurd_shapes_are_refused_before_memory_is_asked_for(fault, tmp_path):
+    path = tmp_path / "model.safetensors"
+    tensors, notes = saved(path)
+    cases = [("header", each) for each in ABSURD_HEADERS] + [("config", each) for each in ABSURD_CONFIGS]
+    for trial in fault("absurd-shapes", short=len(cases), full=len(cases)):
+        kind, content = cases[trial.number]
+        if kind == "header":
+            header_only(path, *content)
+        else:
+            forged(path, tensors, notes | {"config": notes["config"] | content})
+        process = PROCESSES.Process(target=refuse_absurd, args=(path, 20 * MB))
+        process.start()
+        process.join(60)
+        trial.saw(wrong=process.exitcode != 0)
+
+
+HISTORY = {"epochs": [], "settings": {}, "ended": "running"}
+EPOCH = dict.fromkeys(("loss", "reconstruction", "kl", "train_loss", "train_reconstruction", "train_kl", "beta", "lr", "seconds"), 1.0)
+BAD_HISTORIES = [
+    [], "running", {"epochs": []}, HISTORY | {"ended": "well"}, HISTORY | {"epochs": [{}]}, HISTORY | {"epochs": {"1": 1}},
+    HISTORY | {"epochs": [EPOCH | {"epoch": 2, "settled": True}]}, HISTORY | {"epochs": [EPOCH | {"epoch": 1, "settled": 1}]},
+    HISTORY | {"epochs": [EPOCH | {"epoch": 1, "settled": True, "loss": "low"}]}, HISTORY | {"settings": [1]}, HISTORY | {"more": 1, "ended": None},
+]
+
+
+@pytest.mark.parametrize("history", BAD_HISTORIES)
+def test_notes_that_are_no_history_are_refused(tmp_path, history):
+    path = tmp_path / "model.safetensors"
+    tensors, notes = saved(path)
+    forged(path, tensors, notes | {"history": history})
+    if history:                                       # none, or an empty one, is no history
+        with pytest.raises(ValueError, match="is damaged"):
+            load_model(path)
+
+
+def spoil(tensors, notes, what):
+    """Change one thing in a checkpoint."""
+    tensors, notes = dict(tensors), json.loads(json.dumps(notes))
+    if what == "shape":
+        tensors["optimizer/0/exp_avg"] = tensors["optimizer/0/exp_avg"][:1]          # would be broadcast
+    elif what == "weights":
+        tensors["last/encoder.1.weight"] = tensors["last/encoder.1.weight"][:, :1]
+    elif what == "best":
+        del tensors["best/encoder.1.weight"]
+    elif what == "index":
+        tensors["optimizer/99/exp_avg"] = tensors["optimizer/0/exp_avg"]
+    elif what == "rng":
+        tensors["rng"] = tensors["rng"][:10]
+    elif what == "lr":
+        notes["param_groups"][0]["lr"] = "fast"
+    elif what == "groups":
+        notes["param_groups"] = []
+    elif what == "scheduler":
+        notes["scheduler"] = {name: "x" for name in notes["scheduler"]}
+    elif what == "step":
+        notes["scheduler"]["last_epoch"] = None
+    return tensors, notes
+
+
+@pytest.mark.parametrize("what", ["shape", "weights", "best", "index", "rng", "lr", "groups", "scheduler", "step"])
+def test_checkpoint_that_does_not_fit_is_refused_and_the_model_is_left_alone(fault, tmp_path, what):
+    train(tiny_model(), tmp_path, epochs=1)
+    path, model = tmp_path / "run.safetensors", tiny_model()
+    forged(path, *spoil(*training._read(path), what))
+    before = weights(model)
+    for trial in fault("misfit", short=1, full=1):
+        with pytest.raises(ValueError, match="is damaged"):
+            train(model, tmp_path, epochs=2)
+        trial.saw(wrong=not weights(model).equal(before))
+
+
+def test_names_of_pretrained_models_stay_in_their_folder(fault, tmp_path):
+    outside = tmp_path / "mine.safetensors"
+    save_model(tiny_model(), outside)
+    here = os.path.relpath(outside, training._PRETRAINED).removesuffix(".safetensors")
+    names = [here, str(outside).removesuffix(".safetensors"), outside, "../pretrained/mnist-mlp-2d", "mnist-mlp-2d.safetensors", "..", ".", "",
+             "mnist-mlp-2d\0", "MNIST-MLP-2D", "index", None, 3, ["mnist-mlp-2d"], b"mnist-mlp-2d"]
+    for trial in fault("pretrained-names", short=len(names), full=len(names)):
+        for reader in (load_pretrained, about_pretrained):
+            with pytest.raises(ValueError, match="name is .*, must be one of .*'mnist-mlp-2d'.*; the nearest is"):
+                reader(names[trial.number])
+        trial.saw()
+
+
+@pytest.mark.parametrize("file, content", [
+    ("sweep.json", "{"), ("sweep.json", "[]"), ("sweep.json", "[" * 100_000), ("sweep.json", "\xff"), ("seed=0/row.json", "null"),
+    ("seed=0/row.json", "{}"), ("seed=0/row.json", '{"settings": {}, "row": {}, "more": 1}'), ("seed=0/row.json", "")])
+def test_damaged_files_of_a_sweep_are_named(fault, tmp_path, file, content):
+    def run():
+        return sweep(some_data(), {"seed": [0]}, folder=tmp_path, epochs=1, hidden_dims=(4,), latent_dim=2, precision="fp32",
+                     progress=False)
+    table = run()
+    for trial in fault("sweep-files", short=1, full=1):
+        (tmp_path / file).write_text(content, encoding="latin-1")
+        with pytest.raises(ValueError, match=f"{Path(file).name} is damaged .*; delete it, and the same call goes on without it"):
+            run()
+        (tmp_path / file).unlink()
+        again = run()
+        columns = ["seed", "epoch", "loss", "reconstruction", "kl"]
+        trial.saw(wrong=not again[columns].equals(table[columns]))
+
+
+# --- fuzzing --------------------------------------------------------------------------------------
+
+def fuzzed(short, full=100_000):
+    return settings(max_examples=tries(short, full), suppress_health_check=list(HealthCheck))
+
+
+anything = st.recursive(st.none() | st.booleans() | st.integers(-2**70, 2**70) | st.floats() | st.text(max_size=5),
+                        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4), max_leaves=8)
+edits = st.lists(st.tuples(st.sampled_from(["set", "cut", "put"]), st.floats(0, 1), st.binary(min_size=1, max_size=9)), min_size=1, max_size=4)
+
+
+def edited(content, changes):
+    """Return bytes with some of them overwritten, cut out from a place on, or put in."""
+    for what, where, piece in changes:
+        at = int(where * len(content))
+        tail = {"set": content[at + len(piece):], "cut": b"", "put": content[at:]}[what]
+        content = content[:at] + (b"" if what == "cut" else piece) + tail
+    return content
+
+
+def test_checkpoint_reader_fuzzed(fault, tmp_path):
+    """Any bytes: the model that was saved, or a ValueError."""
+    path, model = tmp_path / "model.safetensors", VAE((1, 2, 2), (3,), 2)
+    save_model(model, path)
+    whole, before = path.read_bytes(), weights(model)
+
+    # half of the changes are to the header, which is the longer part to understand
+    @fuzzed(200)
+    @given(st.binary(max_size=200) | edits.map(lambda changes: edited(whole, changes))
+           | edits.map(lambda changes: edited(whole[:900], changes) + whole[900:]))
+    def check(content):
+        path.write_bytes(content)
+        wrong = False
+        try:
+            wrong = not weights(load_model(path)[0]).equal(before)
+        except ValueError:
+            pass
+        fault.saw(row="fuzz-checkpoint", wrong=wrong)
+    check()
+
+
+def test_recipe_reader_fuzzed(fault, tmp_path):
+    """Notes that nobody of this package wrote, in a file that is whole: a model of these very sizes, or a ValueError."""
+    path = tmp_path / "model.safetensors"
+    tensors, notes = saved(path, VAE((1, 2, 2), (3,), 2))
+    names = st.sampled_from(["model", "config", "history", "version"])
+    sizes = st.fixed_dictionaries({}, optional={"input_shape": anything | st.just([1, 2, 2]), "hidden_dims": anything | st.just([3]),
+                                                "latent_dim": anything | st.just(2), "channels": anything})
+    history = st.fixed_dictionaries({"epochs": anything | st.lists(anything, max_size=2), "settings": anything, "ended": st.just("running") | anything})
+
+    @fuzzed(200)
+    @given(anything | st.dictionaries(names, anything).map(lambda change: notes | change) | sizes.map(lambda c: notes | {"config": c})
+           | history.map(lambda h: notes | {"history": h}))
+    def check(found):
+        forged(path, tensors, found)
+        wrong = False
+        for kind in (VAE, ConvVAE):
+            try:
+                model, history = load_model(path, kind)
+                wrong |= kind is ConvVAE or model.config != VAE((1, 2, 2), (3,), 2).config or not isinstance(history, (History, type(None)))
+            except ValueError:
+                pass
+        fault.saw(row="fuzz-recipe", wrong=wrong)
+    check()
+
+
+def test_fit_does_not_take_a_model_file_for_a_checkpoint(tmp_path):
+    save_model(tiny_model(), tmp_path / "run.safetensors")
+    with pytest.raises(ValueError, match="is damaged"):
+        fit(tiny_model(), some_data(), 1, checkpoint=tmp_path, resume=True, progress=False)

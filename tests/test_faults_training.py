@@ -1,0 +1,387 @@
+"""Faults of training, each really brought about: processes killed at random moments, full disks, damaged files, no memory left."""
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import time
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import tries
+
+from vae_tutorial import data as data_module
+from vae_tutorial import training
+from vae_tutorial.conv import ConvVAE
+from vae_tutorial.data import ImageData, Split, load_data
+from vae_tutorial.evaluation import evaluate
+from vae_tutorial.sweeps import sweep
+from vae_tutorial.training import LinearBeta, fit, load_model, save_model
+from vae_tutorial.vae import VAE
+
+EPOCHS = 6
+MB = 2**20
+# the server imports everything once, so that a process to be killed starts in milliseconds
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["hypothesis", "pytest", "vae_tutorial.conv", "vae_tutorial.evaluation", "vae_tutorial.sweeps", "xdist.scheduler"])
+
+
+def tiny_model(kind=VAE):
+    torch.manual_seed(0)
+    return VAE(hidden_dims=(8,), latent_dim=3) if kind is VAE else ConvVAE(latent_dim=2, channels=(2, 3))
+
+
+def some_data():
+    whole = load_data("mnist", source="sample")
+    part = lambda split, n: Split(split.images[:n], split.labels[:n])
+    return ImageData(part(whole.train, 1000), part(whole.val, 100), None, whole.name, whole.source, whole.class_names)
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def train(model, folder, epochs=EPOCHS, **kwargs):
+    return fit(model, some_data(), epochs, beta=LinearBeta(2), precision="fp32", device="cpu",
+               checkpoint=folder, resume=True, progress=False, **kwargs)
+
+
+def say(told):
+    """Return a callback that writes a letter for each epoch; `fit` has saved it by then."""
+    def tell(model, history):
+        with open(told, "a") as file:
+            file.write("x")
+    return tell
+
+
+def train_and_tell(folder):
+    model = tiny_model()
+    train(model, folder, callbacks=[say(folder / "told")])
+    save_model(model, folder / "end.safetensors")
+
+
+def sweep_and_tell(folder):
+    sweep(some_data(), {"beta": [1.0, 4.0], "seed": [0, 1]}, folder=folder, epochs=2, hidden_dims=(8,),
+          latent_dim=3, precision="fp32", device="cpu", progress=False, callbacks=[say(folder / "told")])
+
+
+def epochs_told(folder):
+    return (folder / "told").stat().st_size if (folder / "told").exists() else 0
+
+
+def epochs_saved(folder):
+    path = folder / "run.safetensors"
+    return len(training._read(path)[1]["history"]["epochs"]) if path.exists() else 0
+
+
+def in_process(work, *args, seconds=120):
+    """Run a function in a process of its own and return how that ended; after `seconds` it is killed."""
+    process = PROCESSES.Process(target=work, args=args)
+    process.start()
+    process.join(seconds)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    return process.exitcode
+
+
+def killed_until_done(work, folder, seconds, draw):
+    """Kill the work again and again, sooner or later, until it ends by itself; return how often it was killed."""
+    kills, patience = 0, seconds
+    while in_process(work, folder, seconds=draw.uniform(0.05, patience)) == -signal.SIGKILL:
+        kills += 1
+        patience *= 1.3
+    return kills
+
+
+def duration_of(work, folder):
+    folder.mkdir()
+    in_process(time.sleep, 0)             # the first process waits for the server's imports
+    start = time.perf_counter()
+    assert in_process(work, folder) == 0
+    return time.perf_counter() - start
+
+
+def test_training_killed_at_random_moments(fault, tmp_path):
+    """SIGKILL: no handler, no clean-up, no goodbye."""
+    seconds = duration_of(train_and_tell, tmp_path / "whole")
+    whole = (tmp_path / "whole" / "end.safetensors").read_bytes()
+    draw = random.Random(0)
+    for trial in fault("training-killed", short=2, full=20):
+        folder = tmp_path / str(trial.number)
+        folder.mkdir()
+        while in_process(train_and_tell, folder, seconds=draw.uniform(0.1, 0.9) * seconds) == 0:      # too late: once more
+            for file in folder.iterdir():
+                file.unlink()
+        lost = epochs_told(folder) > epochs_saved(folder)
+        killed_until_done(train_and_tell, folder, seconds, draw)
+        trial.saw(lost=lost, wrong=(folder / "end.safetensors").read_bytes() != whole)
+
+
+def models_of(folder):
+    return {path.parent.name: path.read_bytes() for path in sorted(folder.glob("*/model.safetensors"))}
+
+
+def without_times(models):
+    """The weights of models; their histories hold the seconds of each epoch."""
+    return {name: safetensors_weights(content) for name, content in models.items()}
+
+
+def safetensors_weights(content):
+    import safetensors.torch
+    return {name: t.numpy().tobytes() for name, t in safetensors.torch.load(content).items()}
+
+
+def test_sweep_killed_at_random_moments(fault, tmp_path):
+    seconds = duration_of(sweep_and_tell, tmp_path / "whole")
+    whole, draw = without_times(models_of(tmp_path / "whole")), random.Random(1)
+    for trial in fault("sweep-killed", short=1, full=10):
+        folder = tmp_path / str(trial.number)
+        folder.mkdir()
+        kills = killed_until_done(sweep_and_tell, folder, 0.9 * seconds, draw)
+        # an epoch is told again only if its process died before it was saved
+        lost = epochs_told(folder) > epochs_told(tmp_path / "whole") + kills
+        trial.saw(lost=lost, wrong=without_times(models_of(folder)) != whole)
+
+
+class DyingFile:
+    """A file whose process dies after some bytes were written to it."""
+
+    def __init__(self, file, after):
+        self.file, self.after = file, after
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.file.close()
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+    def write(self, content):
+        self.file.write(content[:int(self.after * len(content))])
+        self.file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def save_and_die(folder, after):
+    """Train an epoch more, and die while it is saved: when a share of its bytes is written, or at the call named."""
+    model = tiny_model()
+    if isinstance(after, str):
+        setattr(data_module.os, after, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    else:
+        data_module.open = lambda path, mode: DyingFile(open(path, mode), after)
+    train(model, folder, epochs=3)
+
+
+def test_killed_while_saving(fault, tmp_path):
+    """The checkpoint before is whole, and the run ends with the bytes of one that was never killed."""
+    model = tiny_model()
+    train(model, None, epochs=3)
+    moments = [0.0, 0.001, 0.5, 0.999, 1.0, "fsync", "replace"]
+    for trial in fault("killed-while-saving", short=len(moments), full=10 * len(moments)):
+        after = moments[trial.number] if trial.number < len(moments) else random.Random(trial.number).random()
+        folder = tmp_path / str(trial.number)
+        train(tiny_model(), folder, epochs=2)
+        assert in_process(save_and_die, folder, after) == -signal.SIGKILL
+        try:
+            lost, again = epochs_saved(folder) != 2, tiny_model()
+            train(again, folder, epochs=3)
+            trial.saw(lost=lost, wrong=not weights(again).equal(weights(model)))
+        except ValueError:                    # the checkpoint is damaged
+            trial.saw(lost=True)
+
+
+# --- disks and memory -----------------------------------------------------------------------------
+
+@contextmanager
+def limited(what, value):
+    """In the `with` block, this process may use no more of a resource."""
+    soft, hard = resource.getrlimit(what)
+    resource.setrlimit(what, (value, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(what, (soft, hard))
+
+
+def fill_disk(folder, how):
+    """Leave less room than a checkpoint needs, and return a function that makes room again."""
+    if how == "disk":
+        (folder / "filler").write_bytes(b"x" * max(0, os.statvfs(folder).f_bavail * os.statvfs(folder).f_bsize - 4096))
+        return (folder / "filler").unlink
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def train_on_a_full_disk(folder, how):
+    """The disk is full for epochs 2 and 3 of 5; exits with 0 if the training ends right, and is saved as soon as it can be."""
+    saved, room = [], []
+
+    def watch(model, history):
+        saved.append(epochs_saved(folder))
+        if len(history) == 1:
+            room.append(fill_disk(folder, how))
+        if len(history) == 3:
+            room.pop()()
+
+    model, untouched = tiny_model(), tiny_model()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        train(model, folder, epochs=5, callbacks=[watch])
+    train(untouched, None, epochs=5)
+    said = [str(each.message) for each in told if "could not be saved" in str(each.message)]
+    assert saved == [1, 1, 1, 4, 5] and len(said) == 2 and "epoch 2" in said[0] and "Make room" in said[0], (saved, said)
+    assert weights(model).equal(weights(untouched))
+    assert sorted(path.name for path in folder.iterdir()) == ["run.safetensors"]
+
+
+def save_on_a_full_disk(folder, how):
+    path, before = folder / "model.safetensors", tiny_model()
+    save_model(before, path)
+    make_room = fill_disk(folder, how)
+    try:
+        save_model(VAE(hidden_dims=(30,)), path)
+    except OSError:
+        make_room()
+        assert sorted(each.name for each in folder.iterdir()) == ["model.safetensors"]
+        assert weights(load_model(path)[0]).equal(weights(before))
+    else:
+        raise AssertionError("a full disk took a file")
+
+
+@pytest.fixture(params=["limit", "disk"])
+def small_disk(request, tmp_path):
+    """Return a folder, and how to fill it: it is on a disk of 512 kB, or the process may write no more than some kB to a file."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if request.param == "disk" and os.system(f"mount -t tmpfs -o size=512k tmpfs '{folder}' 2>/dev/null"):
+        pytest.skip("mounting a small disk is not allowed here")
+    yield folder, request.param
+    if request.param == "disk":
+        os.system(f"umount '{folder}'")
+
+
+@pytest.mark.parametrize("work", [train_on_a_full_disk, save_on_a_full_disk])
+def test_full_disk(fault, small_disk, work):
+    folder, how = small_disk
+    for trial in fault("disk-full", short=1, full=5):
+        for file in folder.iterdir():
+            file.unlink()
+        trial.saw(lost=in_process(work, folder, how) != 0)
+
+
+def train_without_rights(folder, shut):
+    """What root may do is no test: the process becomes nobody first."""
+    if os.geteuid() == 0:
+        os.setgid(65534)
+        os.setuid(65534)
+    model = tiny_model()
+    before, said = weights(model), ""
+    try:
+        train(model, shut, callbacks=[lambda *_: os._exit(3)])         # it must say so before the first epoch, not after it
+    except OSError as error:
+        said = str(error)
+    assert "checkpoint is" in said or "Permission denied" in said, said
+    assert weights(model).equal(before)
+
+
+def test_folder_that_cannot_be_written_to(fault, tmp_path):
+    shut = tmp_path / "shut"
+    shut.mkdir()
+    for trial in fault("read-only", short=2, full=20):
+        shut.chmod(0o555)
+        for above in (tmp_path, *tmp_path.parents[:3]):
+            above.chmod(above.stat().st_mode | 0o555)
+        trial.saw(lost=in_process(train_without_rights, tmp_path, shut / "below" if trial.number % 2 else shut) != 0)
+        assert not list(shut.iterdir())
+
+
+def used_memory():
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def train_without_memory(folder):
+    """Memory runs out in the second epoch."""
+    model, kept = VAE(hidden_dims=(4000,)), []
+
+    def run_short(model, history):
+        kept.append(weights(model).clone())
+        resource.setrlimit(resource.RLIMIT_AS, (used_memory() + 20 * MB, resource.RLIM_INFINITY))
+
+    try:
+        train(model, folder, batch_size=1000, callbacks=[run_short])
+    except MemoryError as error:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        assert "cpu has not enough memory: lower batch_size, which is 1000" in str(error), error
+        assert weights(model).equal(kept[0]) and epochs_saved(folder) == 1
+    else:
+        raise AssertionError("it had enough memory")
+
+
+def evaluate_without_memory(folder):
+    model, images = VAE(), load_data("mnist", source="sample").val.images
+    evaluate(model, images[:4], n_samples=2, progress=False)
+    with limited(resource.RLIMIT_AS, used_memory() + 20 * MB), pytest.raises(MemoryError, match="cpu has not enough memory: lower at_once"):
+        evaluate(model, images, n_samples=1000, at_once=500_000, progress=False)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the memory of a process is read from /proc")
+@pytest.mark.parametrize("work", [train_without_memory, evaluate_without_memory])
+def test_no_memory_left(fault, tmp_path, work):
+    for trial in fault("out-of-memory", short=1, full=5):
+        trial.saw(lost=in_process(work, tmp_path / str(trial.number)) != 0)
+
+
+# --- damaged files --------------------------------------------------------------------------------
+
+def refused(model, folder):
+    """Whether a run is refused by name, and the model left as it was."""
+    before = weights(model)
+    try:
+        train(model, folder, epochs=2)
+    except ValueError as error:
+        return "run.safetensors is damaged" in str(error) and weights(model).equal(before)
+    return False
+
+
+def test_checkpoint_truncated(fault, tmp_path):
+    """At every boundary of 4 kB, of a small run in the tests and of one of 10 MB for the reliability page."""
+    kind = tries(VAE(hidden_dims=(8,), latent_dim=3), VAE())
+    train(kind, tmp_path, epochs=1)
+    path = tmp_path / "run.safetensors"
+    content, model = path.read_bytes(), tiny_model()
+    lengths = [0, 1, 7, 8, 100, *range(4096, len(content), 4096), len(content) - 1]
+    for trial in fault("checkpoint-truncated", short=len(lengths), full=len(lengths)):
+        path.write_bytes(content[:lengths[trial.number]])
+        trial.saw(wrong=not refused(model, tmp_path))
+
+
+def test_checkpoint_with_flipped_bits(fault, tmp_path):
+    model = tiny_model(ConvVAE)
+    train(model, tmp_path, epochs=1)
+    path, draw = tmp_path / "run.safetensors", random.Random(0)
+    content, model = path.read_bytes(), tiny_model(ConvVAE)
+    for trial in fault("checkpoint-flipped", short=100, full=5000):
+        damaged = bytearray(content)
+        damaged[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        path.write_bytes(damaged)
+        trial.saw(wrong=not refused(model, tmp_path))
+
+
+def test_model_with_flipped_bits(fault, tmp_path):
+    path, draw = tmp_path / "model.safetensors", random.Random(0)
+    save_model(tiny_model(), path)
+    content = path.read_bytes()
+    for trial in fault("model-flipped", short=100, full=5000):
+        damaged = bytearray(content)
+        damaged[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"model\.safetensors is damaged"):
+            load_model(path)
+        trial.saw()

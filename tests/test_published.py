@@ -1,0 +1,146 @@
+"""The notebooks that readers download: plain code and plain Markdown, with all of the prose, of the version in settings.ini."""
+import re
+from itertools import chain
+
+import nbformat
+import pytest
+from conftest import CHAPTERS, NOTEBOOKS, ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from published import Writer, published, references, write
+
+from vae_tutorial import __version__
+
+# What the copies change, said once more and in another way: this much of a source need not be found again.
+MARKUP = re.compile(r"""^(:::|```\{).*$ | ^:(label|width|height|name):.*$ | ^:alt:
+                        | \{(cite:.|eq)\}`[^`]*` | \{ref\}` | <[\w-]+>` | (?<=\$\$)\s\([\w-]+\) | (?<=\])\([^)]*\)""", re.VERBOSE | re.MULTILINE)
+MYST = re.compile(r":::|```\{|\{[a-z]+(:[a-z]+)?\}`|\$\$ *\([\w-]+\)")
+
+
+def words(text):
+    return re.findall(r"[\w']+", text)
+
+
+def is_subsequence(part, whole):
+    """Say whether all of `part` is in `whole`, in this order."""
+    rest = iter(whole)
+    return all(word in rest for word in part)
+
+
+def plain(text, chapter=""):
+    """Return a text as it stands in the copy of a notebook that holds nothing else."""
+    return published(new_notebook(cells=[new_markdown_cell(text)]), chapter).cells[0].source
+
+
+@pytest.fixture(scope="module", params=NOTEBOOKS, ids=lambda path: path.stem)
+def pair(request, tmp_path_factory):
+    """Return a notebook and the copy of it that readers get, as it is on disk."""
+    folder = tmp_path_factory.mktemp("copy")
+    write(folder, [request.param])
+    return nbformat.read(request.param, 4), nbformat.read(folder / request.param.name, 4)
+
+
+def test_copy_is_valid_and_the_source_is_left_alone(pair):
+    source, copy = pair
+    nbformat.validate(copy)
+    before = nbformat.writes(source)
+    published(source)
+    assert nbformat.writes(source) == before
+
+
+def test_no_directive_line_is_left_and_no_other_line_of_code_is_lost(pair):
+    source, copy = pair
+    code = [[line for line in cell.source.split("\n") if not re.match(r"\s*#\s*\|", line)]
+            for cell in source.cells if cell.cell_type == "code"]
+    kept = [cell.source.split("\n") for cell in copy.cells if cell.cell_type == "code"]
+    assert kept == [lines for lines in code if any(lines)]
+
+
+def test_all_prose_is_there_and_no_markup_of_the_site(pair):
+    source, copy = pair
+    texts = [[cell.source for cell in notebook.cells if cell.cell_type == "markdown"] for notebook in pair]
+    for before, after in zip(*texts, strict=True):
+        assert is_subsequence(words(MARKUP.sub(" ", before)), words(after)), after
+        assert not MYST.search(re.sub(r"^```[^{]*?^```$", "", after, flags=re.MULTILINE | re.DOTALL)), after
+
+
+def test_outputs_ids_and_widgets_are_kept(pair):
+    source, copy = pair
+    assert copy.metadata == source.metadata
+    kept = {cell.id: dict(cell, source="") for cell in copy.cells}
+    dropped = [cell for cell in source.cells if cell.id not in kept]
+    assert all(re.fullmatch(r"(#\| default_exp \w+)?", cell.source) for cell in dropped)
+    assert list(kept.values()) == [dict(cell, source="") for cell in source.cells if cell.id in kept]
+
+
+def test_copy_leads_to_its_release_and_to_the_site(pair):
+    _, copy = pair
+    text = "\n".join(cell.source for cell in copy.cells if cell.cell_type == "markdown" or "%pip" in cell.source)
+    assert set(re.findall(r"/vae-tutorial/vae-tutorial/(?:blob|raw|tree)/([^/]+)/", text)) == {f"v{__version__}"}
+    assert set(re.findall(r"vae-tutorial==(\S+)", text)) <= {__version__}
+    assert not re.findall(r"\]\((?!https?://|#)[^)]*\)", text), "a link that leads nowhere without the repository"
+    pages = re.findall(r"https://vae-tutorial\.github\.io/([^)#]+)", text)
+    names = {name for path in (ROOT / "nbs").glob("[!_]*.*") for name in [f"vae-tutorial/{path.stem}.html"]}
+    assert set(pages) <= names
+    pictures = re.findall(r"/raw/[^/]+/(nbs/images/[^)]+)", text)
+    assert pictures and all((ROOT / name).exists() for name in pictures)
+
+
+@pytest.mark.parametrize("myst, markdown", [
+    ("the true posterior {cite:p}`Kingma2014,Rezende2014`.", "the true posterior (Kingma & Welling, 2014; Rezende et al., 2014)."),
+    ("{cite:t}`Rosca2018` report", "Rosca et al. (2018) report"),
+    ("{cite:p}`vanderMaaten2008`", "(van der Maaten & Hinton, 2008)"),
+    ("{cite:p}`LoaizaGanem2019`, {cite:p}`Rolinek2019`", "(Loaiza-Ganem & Cunningham, 2019), (Rolínek et al., 2019)"),
+    ("{cite:p}`Student1908`", "(Student, 1908)"),
+    ("as {eq}`eq-b` says, $$ a $$ (eq-a)\n\n$$\nb\n$$ (eq-b)", "as (4.2) says, $$ a \\tag{4.1} $$\n\n$$\nb \\tag{4.2} $$"),
+    ("$$ a $$\n\n$$ b $$ (eq-b)", "$$ a $$\n\n$$ b \\tag{4.1} $$"),
+    (":::{exercise}\n:label: first\nTry *it*.\n\nAgain.\n:::\nx\n:::{exercise}\ny\n:::", "**Exercise 4.1**\n\nTry *it*.\n\nAgain.\nx\n**Exercise 4.2**\n\ny"),
+    ("({ref}`an exercise <first>`)", "(an exercise)"),
+    (":::{note}\ntext\n:::", "**Note**\n\ntext"),
+    ("```{warning} Hot\n:class: dropdown\ntext\n```", "**Warning: Hot**\n\ntext"),
+    (":::{admonition} By the way\ntext\n:::", "**By the way**\n\ntext"),
+    ("```{image} images/a.svg\n:alt: a *b*\n:width: 10%\n```\n\n```\n{eq}`x` ![](images/a)\n```",
+     f"![a *b*](https://github.com/vae-tutorial/vae-tutorial/raw/v{__version__}/nbs/images/a.svg)\n\n```\n{{eq}}`x` ![](images/a)\n```"),
+    ("[a](01_vae.ipynb), [b](results.md#fid)",
+     "[a](https://vae-tutorial.github.io/vae-tutorial/01_vae.html), [b](https://vae-tutorial.github.io/vae-tutorial/results.html#fid)"),
+])
+def test_markup_becomes_plain_markdown(myst, markdown):
+    assert plain(myst, "4") == markdown
+
+
+def test_cells_of_directives_alone_are_dropped():
+    cells = [new_code_cell("#| default_exp data\n"), new_code_cell("#|export\n#| fig-alt: two\n\nx = 1\n#| not at the top"),
+             new_code_cell("# | hide\ny = 2"), new_code_cell("\nz = 3\n")]
+    kept = [cell.source for cell in published(new_notebook(cells=cells)).cells]
+    assert kept == ["x = 1\n#| not at the top", "y = 2", "\nz = 3\n"]
+
+
+def test_every_reference_can_be_cited():
+    for key in references():
+        assert re.fullmatch(r"\([^{}\\]+, \d{4}\)", plain(f"{{cite:p}}`{key}`")), key
+
+
+PROSE = st.text("ab *_$(.)é1\n", min_size=1).filter(lambda text: words(text) and "$$" not in text and not text.isspace())
+BLOCKS = st.one_of(
+    PROSE.map(lambda text: (text, text)),
+    PROSE.map(lambda text: (f":::{{exercise}}\n:label: some-label\n{text}\n:::", text)),
+    PROSE.map(lambda text: (f"```{{note}}\n{text}\n```", text)),
+    PROSE.map(lambda text: (f"```text\n:::\n{text}\n```", text)),
+    PROSE.map(lambda text: (f"{text} {{cite:t}}`Student1908` {text}", f"{text} Student (1908) {text}")),
+)
+
+
+@given(st.lists(BLOCKS, min_size=1, max_size=6))
+def test_no_word_is_lost_whatever_stands_beside_it(blocks):
+    after = plain("\n\n".join(myst for myst, _ in blocks))
+    assert is_subsequence(chain.from_iterable(words(text) for _, text in blocks), words(after))
+    assert "{exercise}" not in after and "{note}" not in after and "{cite" not in after
+
+
+def test_numbers_begin_with_that_of_the_chapter(tmp_path):
+    write(tmp_path, CHAPTERS)
+    for path in CHAPTERS:
+        text = (tmp_path / path.name).read_text(encoding="utf-8")
+        numbers = re.findall(r"\\\\tag\{([^}]*)\}|\*\*Exercise ([\d.]+)\*\*", text)
+        assert numbers and all("".join(number).startswith(f"{int(path.stem[:2])}.") for number in numbers)
