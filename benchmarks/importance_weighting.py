@@ -5,7 +5,8 @@ draws of a batch at once.
 
     python benchmarks/importance_weighting.py --out benchmarks/results/importance_weighting.json
 
-A quarter of an hour on one free CPU core, less on a GPU; `--images 500` takes a twentieth of that. On a CPU the memory is that of the whole process, Python and the
+A quarter of an hour on one free CPU core, less on a GPU; `--images 500` takes a twentieth of that.
+On a CPU the memory is that of the whole process, Python and the
 libraries included.
 """
 import argparse
@@ -13,6 +14,7 @@ import json
 import math
 import resource
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -61,7 +63,7 @@ def compare(model, images, n_samples, rounds):
     times = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, work in contestants.items():
-            times[name].append(seconds(lambda: work(model, images, n_samples), next(model.parameters()).device))
+            times[name].append(seconds(partial(work, model, images, n_samples), next(model.parameters()).device))
     return {name: round(1e6 * min(each) / len(images) / n_samples, 2) for name, each in times.items()}
 
 

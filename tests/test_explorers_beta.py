@@ -135,7 +135,7 @@ def test_beta_is_read_set_and_observed(explorer):
 
 
 def test_the_slider_has_a_place_for_each_beta(models, data):
-    explorer = BetaExplorer({beta: model for beta, model in zip((1 / 3, 1, 30), models.values())}, data)
+    explorer = BetaExplorer(dict(zip((1 / 3, 1, 30), models.values())), data)
     assert explorer.slider.options == (("0.333", 1 / 3), ("1", 1), ("30", 30))
     assert explorer.slider.value == explorer.beta
     explorer.beta = 1 / 3

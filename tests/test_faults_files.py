@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 from conftest import tries
 from hypothesis import HealthCheck, given, settings
@@ -156,7 +155,7 @@ def spoil(tensors, notes, what):
     elif what == "groups":
         notes["param_groups"] = []
     elif what == "scheduler":
-        notes["scheduler"] = {name: "x" for name in notes["scheduler"]}
+        notes["scheduler"] = dict.fromkeys(notes["scheduler"], "x")
     elif what == "step":
         notes["scheduler"]["last_epoch"] = None
     return tensors, notes

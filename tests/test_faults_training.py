@@ -44,8 +44,8 @@ def weights(model):
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-def train(model, folder, epochs=EPOCHS, **kwargs):
-    return fit(model, some_data(), epochs, beta=LinearBeta(2), precision="fp32", device="cpu",
+def train(model, folder, epochs=EPOCHS, data=None, **kwargs):
+    return fit(model, data or some_data(), epochs, beta=LinearBeta(2), precision="fp32", device="cpu",
                checkpoint=folder, resume=True, progress=False, **kwargs)
 
 
@@ -192,6 +192,7 @@ def test_killed_while_saving(fault, tmp_path):
             lost, again = epochs_saved(folder) != 2, tiny_model()
             train(again, folder, epochs=3)
             trial.saw(lost=lost, wrong=not weights(again).equal(weights(model)))
+            assert [path.name for path in folder.iterdir()] == ["run.safetensors"], "what the dead left is still there"
         except ValueError:                    # the checkpoint is damaged
             trial.saw(lost=True)
 
@@ -277,14 +278,16 @@ def test_full_disk(fault, small_disk, work):
 
 
 def train_without_rights(folder, shut):
-    """What root may do is no test: the process becomes nobody first."""
+    """What root may do is no test: the process becomes nobody, once all that is needed has been read."""
+    data = some_data()
+    train(tiny_model(), None, epochs=1)
     if os.geteuid() == 0:
         os.setgid(65534)
         os.setuid(65534)
     model = tiny_model()
     before, said = weights(model), ""
     try:
-        train(model, shut, callbacks=[lambda *_: os._exit(3)])         # it must say so before the first epoch, not after it
+        train(model, shut, data=data, callbacks=[lambda *_: os._exit(3)])         # it must say so before the first epoch, not after it
     except OSError as error:
         said = str(error)
     assert "checkpoint is" in said or "Permission denied" in said, said

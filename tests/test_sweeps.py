@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import mutual_info_score
 from torch import nn
 
-from vae_tutorial import sweeps
+from vae_tutorial import sweeps, training
 from vae_tutorial.conv import ConvVAE
 from vae_tutorial.data import ImageData, Split, load_data
 from vae_tutorial.sweeps import (FACTORS, mig, mutual_information, plot_rate_distortion, plot_tradeoff, shapes, summarize,
@@ -91,7 +91,7 @@ def test_any_argument_can_be_varied(data, tmp_path):
     assert len(table) == 8 and table.epoch.le(table.epochs).all()
     assert table.hidden_dims.tolist() == [(8,)] * 4 + [(6, 4)] * 4
     assert load_model(table.path[7])[0].config["hidden_dims"] == (6, 4)
-    assert len({path for path in table.path}) == 8
+    assert len(set(table.path)) == 8
 
 
 def test_another_model_and_objective(data, tmp_path):
@@ -317,7 +317,7 @@ def test_diverged_member_leaves_the_others_alone(data, tmp_path, fitted):
     assert many.ended.tolist() == ["all epochs done", "diverged", "all epochs done"]
     assert many.error[1].startswith("epoch 2 diverged: the loss was inf in step 1")
     assert_close(many, one, tolerance=1e-5)
-    model, history = load_model(many.path[1])
+    _, history = load_model(many.path[1])
     assert len(history) == 1 and torch.isfinite(weights(many.path[1])).all()
     torch.testing.assert_close(weights(many.path[1]), weights(one.path[1]), rtol=0, atol=1e-5)
 

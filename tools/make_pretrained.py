@@ -25,11 +25,11 @@ PRETRAINED = ROOT / "vae_tutorial" / "pretrained"
 BETAS, SEEDS = [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0], [0, 1, 2]
 
 
-def run(folder, model_class=VAE, sizes={}, data={}, restore_best=True, **settings):
+def run(folder, model_class=VAE, sizes=None, data=None, restore_best=True, **settings):
     """Train a model as a chapter does, in the chapter's folder; return it, its data, its history and the epoch of its weights."""
-    images = load_data(**{"name": "mnist", "source": "full"} | data)
+    images = load_data(**{"name": "mnist", "source": "full"} | (data or {}))
     torch.manual_seed(42)
-    model = model_class(**sizes)
+    model = model_class(**(sizes or {}))
     history = fit(model, images, device="cpu", restore_best=restore_best, checkpoint=RUNS / folder, resume=True, **settings)
     return model, images, history, history.best.epoch if restore_best else len(history)
 

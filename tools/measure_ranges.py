@@ -27,9 +27,10 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "nbs"
 WORK = ROOT / "_build" / "ranges"
 RANGES = ROOT / "book" / "results" / "ranges.json"
+RECORDS = ROOT / "book" / "results" / "records.json"
 # figures that a page itself averages over so many seeds; it gives `expect` their standard deviation
 MEANS_OF = {r"s3-latent-.*": 3, r"s3-ae-bce": 3, r"beta-.*-test-loss": 3, r"mig-beta-.*": 5, r"fashion-(conv-50d|conv-2d|mlp-..?d)-epoch-10-elbo": 3}
-LEAST, MOST, SHARE = 4, 20, 0.01        # of a range: room on each side and width, in standard deviations; room as a share of the mean
+LEAST, MOST, SHARE = 3, 20, 0.01        # of a range: room on each side and width, in standard deviations; room as a share of the mean
 WIDEST = 0.1                            # a width that is never too much, as a share of the mean: three seeds may agree by chance
 
 
@@ -247,7 +248,7 @@ def train_network(seed, **settings):
 
 def band(values, several=3):
     """Return where the mean of `several` seeds must lie, from the values of more seeds: four standard errors of the difference."""
-    room = LEAST * statistics.stdev(values) * (1 / several + 1 / len(values)) ** 0.5
+    room = 4 * statistics.stdev(values) * (1 / several + 1 / len(values)) ** 0.5
     return [round(statistics.fmean(values) - room, 4), round(statistics.fmean(values) + room, 4)]
 
 
@@ -335,14 +336,14 @@ def merge(known, figures, source, offset, whole):
             del known[name]
     for name, figure in figures.items():
         entry = known.setdefault(name, {})
-        entry |= {key: figure[key] for key in ("cell", "call", "digest")}
+        entry |= {key: figure[key] for key in ("cell", "call", "digest")}        # the digest tells whether a computed range is of now
         for other in ("full", "sample"):
             entry.setdefault(other, {"values": {}})["range"] = list(figure[other])
         own = entry[source]
         own["values"][str(offset)] = round(figure["value"], 10)
         if figure["spread"] is not None and offset == 0:
             own["spread"] = round(figure["spread"], 10)
-        own["seeds"] = seeds_of(name, own["values"]) if source == "full" else len(own["values"])
+        own["seeds"] = seeds_of(name, own["values"])
 
 
 def deviation(name, own):
@@ -372,6 +373,28 @@ def fault(name, own):
     return None
 
 
+def take_records(known, records):
+    """Take the figures that a chapter recorded on the full data as those of its own seeds."""
+    for name, record in records.items():
+        own = known[name]["full"]
+        own["values"]["0"] = round(record["value"], 10)
+        if record["spread"] is not None:
+            own["spread"] = round(record["spread"], 10)
+        own["seeds"] = seeds_of(name, own["values"])
+
+
+def take_ranges(known, path):
+    """Take from a page the ranges that it states as numbers, for the figures known of it."""
+    cells = cells_with_figures(path)
+    for figure in known.values():
+        source = cells[figure["cell"]]
+        stated = asserted(calls_of(source)[figure["call"] - 1])
+        for name, limits in stated.items():
+            figure[name]["range"] = limits
+        if len(stated) == 2:
+            figure["digest"] = digest(source)
+
+
 def measure(path, source, offset, models):
     """Run one page with one offset and keep its figures."""
     figures, errors = run(path, source, offset, models)
@@ -388,10 +411,19 @@ def main():
     parser.add_argument("chapters", nargs="*", type=Path, help="notebooks to run (default: all that assert figures)")
     parser.add_argument("--offsets", type=int, nargs="+", default=[0, 1000, 2000], help="what to add to the seeds")
     parser.add_argument("--network", action="store_true", help="instead train chapter 02's network on the sample, ten seeds, 1 to 4 threads")
+    parser.add_argument("--ranges", action="store_true", help="instead take the ranges that the pages state as numbers and the records of the full data, and run nothing")
     parser.add_argument("--models", type=Path, help="folder of models that take the place of the packaged ones")
     options = parser.parse_args()
     if options.network:
         save(load() | {"network": measure_network(), "threads": measure_threads()})
+        return
+    if options.ranges:
+        ranges, records = load(), json.loads(RECORDS.read_text(encoding="utf-8"))
+        for path in chapters():
+            known = ranges["chapters"].get(path.stem, {})
+            take_ranges(known, path)
+            take_records(known, records.get(path.stem, {"figures": {}})["figures"])
+        save(ranges)
         return
     source = os.environ.get("VAE_TUTORIAL_SOURCE")
     if source not in ("full", "sample"):

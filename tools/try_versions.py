@@ -109,15 +109,16 @@ def pins(environment, end):
     return [f"{name}=={on_offer(environment, requirements()[name])[place]}" for name in names]
 
 
-def without_network(home):
-    """Return the environment variables of a reader who has only the sample, and nothing of this checkout."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "MPL", "VAE_TUTORIAL", "VIRTUAL_ENV"))}
-    return inherited | {"HOME": str(home), "VAE_TUTORIAL_SOURCE": "sample", "TQDM_DISABLE": "1"}
+def of_a_reader(environment, home):
+    """Return the variables for someone with an environment and the sample, without network, and with nothing of this checkout."""
+    nowhere = "http://127.0.0.1:9"
+    return {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "VIRTUAL_ENV": str(environment), "PYTHONPATH": "",
+            "VAE_TUTORIAL_SOURCE": "sample", "TQDM_DISABLE": "1", "http_proxy": nowhere, "https_proxy": nowhere}
 
 
 def attempt(environment, folder):
     """Import, train, resume, evaluate, load, explore, and run two chapters with an environment's Python, in an empty folder."""
-    options = {"cwd": folder, "env": without_network(folder), "check": True, "stdin": subprocess.DEVNULL}
+    options = {"cwd": folder, "env": os.environ | of_a_reader(environment, folder), "check": True, "stdin": subprocess.DEVNULL}
     subprocess.run([python_of(environment), "-c", TRIAL], **options)
     for chapter in CHAPTERS:
         print(f"  {chapter}", flush=True)

@@ -120,13 +120,22 @@ def _from_cache(path: Path, md5: str) -> bytes | None:
 
 
 def _store(path: Path, content: bytes) -> None:
-    """Write a cached file in one step, so that nobody ever reads half of it."""
+    """Write a file in one step, so that nobody ever reads half of it, not even after a loss of power."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
-        part.write_bytes(content)
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(part, path)
     finally:
+        part.unlink(missing_ok=True)
+
+
+def _clear_parts(path: Path) -> None:
+    """Remove what killed processes left of a file that they were storing."""
+    for part in path.parent.glob(f"{path.name}.*.part"):
         part.unlink(missing_ok=True)
 
 
@@ -134,8 +143,7 @@ def _keep(path: Path, content: bytes, md5: str) -> OSError | None:
     """Store a verified file, and clear what killed processes left of it; return what stopped it, or None."""
     try:
         _store(path, content)
-        for part in path.parent.glob(f"{path.name}.*.part"):
-            part.unlink(missing_ok=True)
+        _clear_parts(path)
     except OSError as error:
         # Another process may have been faster and cleared our part away: then its file is as good.
         return error if _from_cache(path, md5) is None else None

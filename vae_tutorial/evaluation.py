@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .data import Split, _check_choice, _check_within, intensities
-from .training import _check_number, _check_whole
+from .training import _check_number, _check_whole, _memory_named
 from .vae import LIKELIHOODS, BaseVAE, LatentModel, _check_floats, _widen, evaluating, kl_divergence
 
 # %% ../nbs/03_evaluation.ipynb #c242764b
@@ -238,8 +238,9 @@ def _stream(model, split, n_samples, likelihood, seed, at_once, progress):
     with evaluating(model), tqdm(total=len(images), unit=" images", disable=hidden) as bar:
         for part in images.split(max(1, at_once // n_samples)):
             x = _ready(part, model)
-            mu, logvar = model.encode(x)
-            log_w = _log_weights(model, x, mu, logvar, n_samples, cost, at_once, generator)
+            with _memory_named(device, f"at_once, which is {at_once}"):
+                mu, logvar = model.encode(x)
+                log_w = _log_weights(model, x, mu, logvar, n_samples, cost, at_once, generator)
             _check_weights(log_w, done, likelihood)
             yield x, mu, logvar, log_w
             done += len(x)

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 import vae_tutorial
 from .data import ImageData, Split, _check_choice, _check_within, intensities
-from .evaluation import _check_batch, _check_model, active_units, evaluate, posterior
+from .evaluation import _check_model, active_units, evaluate, posterior
 from .generation import _code, decode_images, lerp, manifold_grid, slerp, traverse
 from .latent_space import CLASS_COLORS, _as_points, encodings, pca, scatter, tsne
 from .training import _check_whole
@@ -359,7 +359,6 @@ def _choice(model, images):
         raise TypeError(f"images is {type(images).__name__}, must be a tensor of grey values (uint8) or intensities")
     if images.shape[1:] != model.input_shape or not 2 <= len(images) <= 20:
         raise ValueError(f"images has shape {tuple(images.shape)}, must be (N, {', '.join(map(str, model.input_shape))}) with N from 2 to 20")
-    _check_batch("images", images, model)
     return images
 
 # %% ../nbs/09_explorers.ipynb #c22f84e6

@@ -40,7 +40,7 @@ from torch.overrides import TorchFunctionMode
 from tqdm.auto import tqdm
 
 import vae_tutorial
-from .data import ImageData, _check_choice, _store, intensities, show_images
+from .data import ImageData, _check_choice, _clear_parts, _store, intensities, show_images
 from .vae import VAE, Elbo, LatentModel, elbo, evaluating
 
 # %% ../nbs/02_training.ipynb #093c48b0
@@ -866,6 +866,7 @@ def _open_checkpoint(run, folder, resume):
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
         raise PermissionError(f"checkpoint is {folder}, must be a folder that can be written to")
+    _clear_parts(path)
     if path.exists() and not resume:
         raise FileExistsError(f"{path} holds a run already: pass resume=True to continue it, or give another folder")
     if path.exists():
@@ -921,7 +922,8 @@ def _compiled(objective, device):
         try:
             return best(*args)
         except torch._dynamo.exc.TorchDynamoException as error:
-            warnings.warn(f"compile is True, but torch.compile fails here, so training goes on without it: {error}".splitlines()[0])
+            warnings.warn(f"compile is True, but torch.compile fails here, so training goes on without it: {error}".splitlines()[0],
+                          stacklevel=2)
             best = objective
             return objective(*args)
     return compiled
