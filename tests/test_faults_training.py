@@ -343,11 +343,11 @@ def test_no_memory_left(fault, tmp_path, work):
 
 # --- damaged files --------------------------------------------------------------------------------
 
-def refused(model, folder):
+def refused(model, folder, data):
     """Whether a run is refused by name, and the model left as it was."""
     before = weights(model)
     try:
-        train(model, folder, epochs=2)
+        train(model, folder, epochs=2, data=data)
     except ValueError as error:
         return "run.safetensors is damaged" in str(error) and weights(model).equal(before)
     return False
@@ -355,26 +355,25 @@ def refused(model, folder):
 
 def test_checkpoint_truncated(fault, tmp_path):
     """At every boundary of 4 kB, of a small run in the tests and of one of 10 MB for the reliability page."""
-    kind = tries(VAE(hidden_dims=(8,), latent_dim=3), VAE())
-    train(kind, tmp_path, epochs=1)
+    train(tries(tiny_model(), VAE()), tmp_path, epochs=1)
     path = tmp_path / "run.safetensors"
-    content, model = path.read_bytes(), tiny_model()
+    content, model, data = path.read_bytes(), tries(tiny_model(), VAE()), some_data()
     lengths = [0, 1, 7, 8, 100, *range(4096, len(content), 4096), len(content) - 1]
     for trial in fault("checkpoint-truncated", short=len(lengths), full=len(lengths)):
         path.write_bytes(content[:lengths[trial.number]])
-        trial.saw(wrong=not refused(model, tmp_path))
+        trial.saw(wrong=not refused(model, tmp_path, data))
 
 
 def test_checkpoint_with_flipped_bits(fault, tmp_path):
     model = tiny_model(ConvVAE)
     train(model, tmp_path, epochs=1)
     path, draw = tmp_path / "run.safetensors", random.Random(0)
-    content, model = path.read_bytes(), tiny_model(ConvVAE)
+    content, model, data = path.read_bytes(), tiny_model(ConvVAE), some_data()
     for trial in fault("checkpoint-flipped", short=100, full=5000):
         damaged = bytearray(content)
         damaged[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
         path.write_bytes(damaged)
-        trial.saw(wrong=not refused(model, tmp_path))
+        trial.saw(wrong=not refused(model, tmp_path, data))
 
 
 def test_model_with_flipped_bits(fault, tmp_path):

@@ -437,7 +437,7 @@ def test_a_crash_while_saving_leaves_the_checkpoint_before(data, tmp_path, monke
     def power_cut(*_):
         raise OSError("power cut")
     monkeypatch.setattr(training.os, "replace", power_cut)
-    with pytest.raises(OSError, match="power cut"):
+    with pytest.warns(UserWarning, match=r"epoch 3 could not be saved .*power cut.*; training goes on"):
         train(data, epochs=4, checkpoint=tmp_path, resume=True)
     monkeypatch.undo()
     assert (tmp_path / "run.safetensors").read_bytes() == before

@@ -74,7 +74,8 @@ def test_an_objective_is_finite_and_a_mean_over_images(likelihood, batch, beta, 
 
 def test_a_factor_may_be_in_a_tensor_and_a_size_a_number_of_numpy():
     model, x = VAE(SHAPE, (np.int64(3),), np.int64(2)), images(3)
-    assert model.config == dict(input_shape=SHAPE, latent_dim=2, hidden_dims=(3,)) and type(model.latent_dim) is int
+    assert model.config == dict(input_shape=SHAPE, latent_dim=2, hidden_dims=(3,))
+    assert {type(n) for n in (model.latent_dim, *model.config["hidden_dims"])} == {int}
     assert elbo(model, x, torch.tensor(0.5), generator()).loss.equal(elbo(model, x, 0.5, generator()).loss)
     assert elbo(model, x, np.float32(0.5), generator()).loss.equal(elbo(model, x, 0.5, generator()).loss)
 

@@ -130,23 +130,21 @@ def _decoder_of(model):
 _FRONT_END = Path(vae_tutorial.__file__).parent / "static" / "explorers"
 
 
-def _front_end(name):
-    return (_FRONT_END / name).read_text(encoding="utf-8")
+def _front_end(*names):
+    return "\n".join((_FRONT_END / name).read_text(encoding="utf-8") for name in names)
 
 
 class Explorer(anywidget.AnyWidget):
     """What the explorers share: the scripts of the front end, and a still picture for pages on which no script runs.
 
-    A subclass names its scripts and says with `_still()` what to show instead: a PNG and a sentence that describes it.
+    A subclass holds its scripts as `_esm` and says with `_still()` what to show instead: a PNG and a sentence that describes it.
     """
 
     _css = _front_end("explorers.css")
     _heights = (430, 760)        # pixels that the widget takes where it is wide and where it is narrow
 
-    def __init_subclass__(cls, scripts=(), **kwargs):
-        if scripts:
-            cls._esm = "\n".join(map(_front_end, scripts))
-        super().__init_subclass__(**kwargs)
+    # Colab's ipywidgets 7 would show the widget by this, without the picture.
+    _ipython_display_ = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -284,7 +282,7 @@ class _Plane(traitlets.HasTraits):
     class_colors = traitlets.List(traitlets.Unicode()).tag(sync=True)
 
 # %% ../nbs/09_explorers.ipynb #8311674e
-class LatentExplorer(_Plane, Explorer, scripts=("decoder.js", "interface.js", "latent.js")):
+class LatentExplorer(_Plane, Explorer):
     """A point of the latent space to move, and the image that is decoded there.
 
     Two dimensions are a plane to drag on with mouse, finger or arrow keys, over the manifold and the encoded images. More dimensions
@@ -314,6 +312,8 @@ class LatentExplorer(_Plane, Explorer, scripts=("decoder.js", "interface.js", "l
     traitlets.TraitError
         If `z` is set to what is no code.
     """
+
+    _esm = _front_end("decoder.js", "interface.js", "latent.js")
 
     z = traitlets.List(traitlets.Float()).tag(sync=True)
     reach = traitlets.Float(4.0).tag(sync=True)
@@ -362,7 +362,7 @@ def _choice(model, images):
     return images
 
 # %% ../nbs/09_explorers.ipynb #c22f84e6
-class InterpolationExplorer(Explorer, scripts=("decoder.js", "interface.js", "interpolation.js")):
+class InterpolationExplorer(Explorer):
     """Two images to pick and a place between them to slide to, on the straight line (lerp) and on the arc (slerp).
 
     Parameters
@@ -386,6 +386,8 @@ class InterpolationExplorer(Explorer, scripts=("decoder.js", "interface.js", "in
     traitlets.TraitError
         If `start`, `end` or `t` is set to what is out of range.
     """
+
+    _esm = _front_end("decoder.js", "interface.js", "interpolation.js")
 
     start = traitlets.Int(0).tag(sync=True)
     end = traitlets.Int(1).tag(sync=True)
@@ -484,7 +486,7 @@ class _Choice(traitlets.HasTraits):
         return classes
 
 # %% ../nbs/09_explorers.ipynb #ec245253
-class EmbeddingExplorer(_Choice, Explorer, scripts=("decoder.js", "interface.js", "embedding.js")):
+class EmbeddingExplorer(_Choice, Explorer):
     """Maps of encoded images on which each point shows its image and its reconstruction.
 
     Pointing at a point, or moving from point to point with the arrow keys, chooses it. Lines join it to its ten nearest in the latent
@@ -523,6 +525,8 @@ class EmbeddingExplorer(_Choice, Explorer, scripts=("decoder.js", "interface.js"
     traitlets.TraitError
         If an attribute is set to an image, a map or a class that does not exist.
     """
+
+    _esm = _front_end("decoder.js", "interface.js", "embedding.js")
 
     _heights = (480, 880)
 
@@ -621,7 +625,7 @@ class _Sweep(traitlets.HasTraits):
     names = traitlets.List(traitlets.Unicode()).tag(sync=True)
 
 # %% ../nbs/09_explorers.ipynb #e71a2b93
-class BetaExplorer(_Sweep, Explorer, scripts=("interface.js", "beta.js")):
+class BetaExplorer(_Sweep, Explorer):
     """A slider over the β of a sweep that moves samples, reconstructions and the point on the rate–distortion curve together.
 
     Parameters
@@ -655,6 +659,8 @@ class BetaExplorer(_Sweep, Explorer, scripts=("interface.js", "beta.js")):
     ----------
     Alemi et al. (2018).
     """
+
+    _esm = _front_end("interface.js", "beta.js")
 
     beta = traitlets.Float().tag(sync=True)
 
@@ -734,7 +740,7 @@ def _reparameterization_png(mu, sigma, eps):
         return _figure_png(fig)
 
 # %% ../nbs/09_explorers.ipynb #f6e51129
-class ReparameterizationExplorer(Explorer, scripts=("interface.js", "reparameterization.js")):
+class ReparameterizationExplorer(Explorer):
     """The mean, the standard deviation and the noise to move: the sample, the densities, and what pulls on the parameters.
 
     The drawing carries the noise ε from its own axis to the sample z = μ + σε. Arrows show how far z would go if μ or σ grew by
@@ -767,6 +773,8 @@ class ReparameterizationExplorer(Explorer, scripts=("interface.js", "reparameter
     ----------
     Kingma & Welling (2014), section 2.4 and appendix B.
     """
+
+    _esm = _front_end("interface.js", "reparameterization.js")
 
     _heights = (390, 665)
 

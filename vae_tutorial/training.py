@@ -316,13 +316,14 @@ def _write(path, tensors, notes):
     """Write tensors and JSON notes to a safetensors file, in one piece and with a checksum over both."""
     # copies, because the format knows neither strides nor tensors that share memory
     copies = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
-    text = json.dumps(notes)
-    _store(path, safetensors.torch.save(copies, {"vae_tutorial": text, "crc32": _checksum(copies, text)}))
+    # one entry, for the format keeps several in any order, and one seed must give one file
+    text = json.dumps({**notes, "crc32": _checksum(copies, notes)})
+    _store(path, safetensors.torch.save(copies, {"vae_tutorial": text}))
 
 
-def _checksum(tensors, text):
+def _checksum(tensors, notes):
     """CRC-32 over the notes and the name, type, shape and bytes of each tensor."""
-    crc = zlib.crc32(text.encode())
+    crc = zlib.crc32(json.dumps(notes).encode())
     for name, t in sorted(tensors.items()):
         crc = zlib.crc32(f"{name} {t.dtype} {tuple(t.shape)}".encode(), crc)
         crc = zlib.crc32(t.reshape(-1).view(torch.uint8).numpy(), crc)
@@ -335,11 +336,12 @@ def _read(path):
     with _as_damage(path):
         tensors = safetensors.torch.load(content)
         header = json.loads(content[8:8 + int.from_bytes(content[:8], "little")])
-        text, checksum = header["__metadata__"]["vae_tutorial"], header["__metadata__"].get("crc32")
+        notes = json.loads(header["__metadata__"]["vae_tutorial"])
+        checksum = notes.pop("crc32", None)
         # files of version 0.1 have no checksum
-        if checksum not in (None, _checksum(tensors, text)):
+        if checksum not in (None, _checksum(tensors, notes)):
             raise ValueError("its checksum is another")
-        return tensors, json.loads(text)
+        return tensors, notes
 
 
 @contextmanager
@@ -852,7 +854,7 @@ def _settled(settings, device):
 def _settings(model, device, epochs, *, objective, beta, batch_size, lr, lr_schedule, precision, seed):
     """All that decides of a run, but its images, as JSON can say it; arguments are those of `fit`, and checked."""
     settings = dict(model=f"{type(model).__name__} {model.config}", objective=_describe(objective), beta=repr(beta),
-                    batch_size=batch_size, lr=lr, lr_schedule=lr_schedule, precision=precision, seed=seed)
+                    batch_size=batch_size, lr_schedule=lr_schedule, lr=lr, precision=precision, seed=seed)
     if lr_schedule == "one-cycle":
         settings["epochs"] = epochs          # the shape of the cycle depends on it
     return _settled(settings, device)

@@ -262,7 +262,7 @@ def _check_images(x: Any, shape: tuple[int, ...], any_real: bool = False) -> Non
     """Raise an error unless these are images of a shape, with values as `_check_values` wants them."""
     if not isinstance(x, Tensor):
         raise TypeError(f"x is {type(x).__name__}, must be {_INTENSITIES}")
-    if x.ndim == 0 or x.shape[1:] != shape:
+    if x.shape[1:] != shape:
         raise ValueError(f"x has shape {tuple(x.shape)}, must be (B, {', '.join(map(str, shape))})")
     _check_floats("x", x, _INTENSITIES)
     _check_values(x, any_real)

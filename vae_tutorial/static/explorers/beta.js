@@ -158,4 +158,4 @@ async function render({ model, el, signal }) {
                        element("div", {}, heading("Samples from the same draws of z"), drawn.box))));
 }
 
-export default { render };
+export default { render: withSignal(render) };

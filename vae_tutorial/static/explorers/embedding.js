@@ -196,4 +196,4 @@ async function render({ model, el, signal }) {
     element("div", { class: "vae-choices" }, heading("Map"), await mapChoice(model, signal), heading("Classes"), classChoice(model))));
 }
 
-export default { render };
+export default { render: withSignal(render) };

@@ -173,3 +173,11 @@ const clamp = (value, reach) => Math.max(-reach, Math.min(reach, value));
 
 /** A draw from the standard normal (Box and Muller, 1958). */
 const gaussian = () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
+
+/** Give a render function the signal that older anywidgets, Colab's among them, do without: they call what it returns at the end. */
+const withSignal = (render) => async (context) => {
+  if (context.signal) return render(context);
+  const controller = new AbortController();
+  await render({ ...context, signal: controller.signal });
+  return () => controller.abort();
+};

@@ -140,4 +140,4 @@ async function render({ model, el, signal }) {
     way(model, "slerp", "slerp, along the arc", between(slerp), decoder, signal)));
 }
 
-export default { render };
+export default { render: withSignal(render) };

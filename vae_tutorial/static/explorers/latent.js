@@ -98,4 +98,4 @@ async function render({ model, el, signal }) {
   el.append(root);
 }
 
-export default { render };
+export default { render: withSignal(render) };

@@ -137,4 +137,4 @@ async function render({ model, el, signal }) {
     element("div", { class: "vae-buttons" }, button("New ε", () => moveTo("eps", gaussian()), { title: "a draw from N(0, 1)" })), list)));
 }
 
-export default { render };
+export default { render: withSignal(render) };
