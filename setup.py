@@ -14,9 +14,9 @@ settings = config["DEFAULT"]
 def readme():
     """Return README.md with its links into the repository made absolute: on PyPI there is no repository around it."""
     text = (here / "README.md").read_text(encoding="utf-8")
-    place = "{}/{}/{}/".format
-    text = re.sub(r"(!\[[^]]*\]\()(?!http)", r"\1" + place(settings["git_url"], "raw", settings["branch"]), text)
-    return re.sub(r"\]\((?!http)", "](" + place(settings["git_url"], "blob", settings["branch"]), text)
+    place = "{}/{}/v{}/".format
+    text = re.sub(r"(!\[[^]]*\]\()(?!http)", r"\1" + place(settings["git_url"], "raw", settings["version"]), text)
+    return re.sub(r"\]\((?!http)", "](" + place(settings["git_url"], "blob", settings["version"]), text)
 
 
 setup(
@@ -34,7 +34,9 @@ setup(
     classifiers=[
         "Development Status :: 4 - Beta",
         "Intended Audience :: Education",
-        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
     python_requires=f">={settings['min_python']}",

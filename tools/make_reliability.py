@@ -39,13 +39,22 @@ def table(group, counted, mutations):
     return "\n".join(lines)
 
 
+def versions():
+    """Return the versions with which the wheel was tried, as a Markdown table."""
+    tried = [(f"{kind}, Python {python}", entry["versions"]) for kind, runs in read(VERSIONS).items() for python, entry in runs.items()]
+    lines = [f"| package | {' | '.join(name for name, _ in tried)} |", "|---|" + "---|" * len(tried)]
+    for package in tried[0][1]:
+        lines.append(f"| {package} | {' | '.join(found.get(package, '') for _, found in tried)} |")
+    return "\n".join(lines)
+
+
 def page():
     """Return the text of the page."""
     text = (ROOT / "book" / "results" / "reliability.md").read_text(encoding="utf-8")
     trials, mutations = read(TRIALS), read(MUTATIONS)
     for group, title in GROUPS.items():
         text = text.replace(f"<!-- {group} -->", f"## {title}\n\n{table(group, trials['rows'], mutations['rows'])}")
-    return text.replace("<!-- machine -->", trials["machine"])
+    return text.replace("<!-- machine -->", trials["machine"]).replace("<!-- versions -->", versions())
 
 
 def collect(lines, machine):
