@@ -8,7 +8,7 @@ from conftest import CHAPTERS, NOTEBOOKS, ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from published import Writer, published, references, write
+from published import published, references, write
 
 from vae_tutorial import __version__
 
@@ -58,7 +58,6 @@ def test_no_directive_line_is_left_and_no_other_line_of_code_is_lost(pair):
 
 
 def test_all_prose_is_there_and_no_markup_of_the_site(pair):
-    source, copy = pair
     texts = [[cell.source for cell in notebook.cells if cell.cell_type == "markdown"] for notebook in pair]
     for before, after in zip(*texts, strict=True):
         assert is_subsequence(words(MARKUP.sub(" ", before)), words(after)), after

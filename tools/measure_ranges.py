@@ -18,7 +18,6 @@ import os
 import re
 import shutil
 import statistics
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -415,7 +414,8 @@ def main():
     parser.add_argument("chapters", nargs="*", type=Path, help="notebooks to run (default: all that assert figures)")
     parser.add_argument("--offsets", type=int, nargs="+", default=[0, 1000, 2000], help="what to add to the seeds")
     parser.add_argument("--network", action="store_true", help="instead train chapter 02's network on the sample, ten seeds, 1 to 4 threads")
-    parser.add_argument("--ranges", action="store_true", help="instead take the ranges that the pages state as numbers and the records of the full data, and run nothing")
+    parser.add_argument("--ranges", action="store_true",
+                        help="instead take the ranges that the pages state as numbers and the records of the full data, and run nothing")
     parser.add_argument("--models", type=Path, help="folder of models that take the place of the packaged ones")
     options = parser.parse_args()
     if options.network:

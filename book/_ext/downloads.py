@@ -4,7 +4,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
-from published import write  # noqa: E402
+from published import write
 
 
 def write_downloads(app, exception):
