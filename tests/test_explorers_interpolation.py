@@ -50,7 +50,7 @@ def in_javascript(tmp_path):
     def ways(a, b, t):
         cases = [{"a": x.tolist(), "b": y.tolist(), "ts": t.tolist()} for x, y in zip(a, b)]
         (tmp_path / "cases.json").write_text(json.dumps(cases))
-        (tmp_path / "run.mjs").write_text(explorers._front_end("interpolation.js") + RUN)
+        (tmp_path / "run.mjs").write_text(explorers._front_end("interface.js", "interpolation.js") + RUN)
         assert node(["run.mjs"], cwd=tmp_path) == 0
         return torch.tensor(json.loads((tmp_path / "ways.json").read_text()), dtype=torch.float64).unbind(1)
     return ways

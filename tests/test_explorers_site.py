@@ -71,7 +71,7 @@ def picture(canvas):
 
 def decoded(model, *z):
     """Grey values of the image that PyTorch decodes, ink on paper."""
-    return 255 - (255 * decode_images(model, torch.tensor(z))).round().flatten().to(torch.int16)
+    return 255 - (255 * decode_images(model, torch.tensor(z, dtype=torch.float32))).round().flatten().to(torch.int16)
 
 
 def shows(explorer, model, z):

@@ -110,7 +110,7 @@ def test_training_killed_at_random_moments(fault, tmp_path):
     seconds = duration_of(train_and_tell, tmp_path / "whole")
     whole = (tmp_path / "whole" / "end.safetensors").read_bytes()
     draw = random.Random(0)
-    for trial in fault("training-killed", short=2, full=20):
+    for trial in fault("training-killed", short=1, full=20):
         folder = tmp_path / str(trial.number)
         folder.mkdir()
         while in_process(train_and_tell, folder, seconds=draw.uniform(0.1, 0.9) * seconds) == 0:      # too late: once more
@@ -182,8 +182,8 @@ def test_killed_while_saving(fault, tmp_path):
     """The checkpoint before is whole, and the run ends with the bytes of one that was never killed."""
     model = tiny_model()
     train(model, None, epochs=3)
-    moments = [0.0, 0.001, 0.5, 0.999, 1.0, "fsync", "replace"]
-    for trial in fault("killed-while-saving", short=len(moments), full=10 * len(moments)):
+    moments = [0.5, 1.0, "fsync", "replace", 0.0, 0.001, 0.999]
+    for trial in fault("killed-while-saving", short=4, full=10 * len(moments)):
         after = moments[trial.number] if trial.number < len(moments) else random.Random(trial.number).random()
         folder = tmp_path / str(trial.number)
         train(tiny_model(), folder, epochs=2)
@@ -364,26 +364,33 @@ def test_checkpoint_truncated(fault, tmp_path):
         trial.saw(wrong=not refused(model, tmp_path, data))
 
 
+def flipped(content, draw):
+    """Return bytes with one bit changed."""
+    damaged = bytearray(content)
+    damaged[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+    return damaged
+
+
 def test_checkpoint_with_flipped_bits(fault, tmp_path):
-    model = tiny_model(ConvVAE)
-    train(model, tmp_path, epochs=1)
-    path, draw = tmp_path / "run.safetensors", random.Random(0)
-    content, model, data = path.read_bytes(), tiny_model(ConvVAE), some_data()
+    """Refused; or, where the bit only named the checksum, resumed to the right end."""
+    path, draw, data = tmp_path / "run.safetensors", random.Random(0), some_data()
+    train(tiny_model(ConvVAE), tmp_path, epochs=1, data=data)
+    content, whole = path.read_bytes(), tiny_model(ConvVAE)
+    train(whole, tmp_path, epochs=2, data=data)
     for trial in fault("checkpoint-flipped", short=100, full=5000):
-        damaged = bytearray(content)
-        damaged[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
-        path.write_bytes(damaged)
-        trial.saw(wrong=not refused(model, tmp_path, data))
+        path.write_bytes(flipped(content, draw))
+        model = tiny_model(ConvVAE)
+        trial.saw(wrong=not (refused(model, tmp_path, data) or weights(model).equal(weights(whole))))
 
 
 def test_model_with_flipped_bits(fault, tmp_path):
-    path, draw = tmp_path / "model.safetensors", random.Random(0)
-    save_model(tiny_model(), path)
+    """Refused; or, where the bit only named the checksum, the right weights."""
+    path, draw, model = tmp_path / "model.safetensors", random.Random(0), tiny_model()
+    save_model(model, path)
     content = path.read_bytes()
     for trial in fault("model-flipped", short=100, full=5000):
-        damaged = bytearray(content)
-        damaged[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
-        path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"model\.safetensors is damaged"):
-            load_model(path)
-        trial.saw()
+        path.write_bytes(flipped(content, draw))
+        try:
+            trial.saw(wrong=not weights(load_model(path)[0]).equal(weights(model)))
+        except ValueError as error:
+            trial.saw(wrong="model.safetensors is damaged" not in str(error))

@@ -2,10 +2,6 @@
 import functools
 import json
 import math
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -157,39 +153,6 @@ def test_ctrl_c_stops_the_sweep_and_loses_nothing(data, tmp_path):
     assert (tmp_path / "a" / "beta=1,seed=0" / "row.json").exists()
     assert not (tmp_path / "a" / "beta=1,seed=1" / "row.json").exists()
     assert figures(run(data, tmp_path / "a")).equals(figures(run(data, tmp_path / "b")))
-
-
-PROGRAM = """
-import sys, time
-from vae_tutorial.data import load_data
-from vae_tutorial.sweeps import sweep
-
-def tell(model, history):
-    with open(sys.argv[2], "a") as file:           # one letter an epoch; its checkpoint is written by now
-        file.write("x")
-    time.sleep(0.02)
-
-sweep(load_data("mnist", source="sample"), {"beta": [1.0, 4.0], "seed": [0, 1]}, folder=sys.argv[1], epochs=4,
-      hidden_dims=(8,), latent_dim=3, precision="fp32", device="cpu", progress=False, callbacks=[tell])
-"""
-
-
-def test_killed_sweep_ends_as_if_it_had_never_been(tmp_path):
-    told = tmp_path / "told"
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM, tmp_path / "killed", told])
-    while process.poll() is None and not (told.exists() and told.stat().st_size >= 6):     # in the second run
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert (tmp_path / "killed" / "beta=1,seed=0" / "row.json").exists()
-    assert not (tmp_path / "killed" / "beta=4,seed=1" / "row.json").exists()
-    both = [sweep(load_data("mnist", source="sample"), GRID, folder=tmp_path / name, epochs=4, hidden_dims=(8,), latent_dim=3,
-                  precision="fp32", device="cpu", progress=False) for name in ("killed", "whole")]
-    assert figures(both[0]).equals(figures(both[1]))
-    for killed, whole in zip(*(table.path for table in both)):
-        assert weights(killed).equal(weights(whole))
-    csv = [pd.read_csv(tmp_path / name / "sweep.csv").drop(columns="seconds") for name in ("killed", "whole")]
-    assert csv[0].equals(csv[1])
 
 
 @pytest.mark.parametrize("lost", ["row.json", "model.safetensors"])

@@ -2,14 +2,11 @@
 import json
 import math
 import os
-import pickle
 import shutil
-import signal
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
@@ -405,31 +402,6 @@ def test_resuming_with_another_model_or_other_images_is_refused(data, tmp_path):
         train(replace(data, train=Split(images, data.train.labels)), checkpoint=tmp_path, resume=True)
 
 
-def test_a_damaged_checkpoint_is_an_error_never_wrong_weights(data, tmp_path):
-    train(data, epochs=1, checkpoint=tmp_path)
-    path = tmp_path / "run.safetensors"
-    content = path.read_bytes()
-    for length in [0, 1, 7, 8, 100, *range(4096, len(content), 4096), len(content) - 1]:
-        path.write_bytes(content[:length])
-        model = tiny_model(seed=3)
-        before = weights(model)
-        with pytest.raises(ValueError, match="run.safetensors is damaged"):
-            train(data, model=model, checkpoint=tmp_path, resume=True)
-        assert weights(model).equal(before)
-
-
-def test_a_pickle_is_not_opened(data, tmp_path):
-    class Bomb:
-        def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "executed"),)
-    (tmp_path / "run.safetensors").write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(ValueError, match="damaged"):
-        train(data, checkpoint=tmp_path, resume=True)
-    with pytest.raises(ValueError, match="damaged"):
-        load_model(tmp_path / "run.safetensors")
-    assert not (tmp_path / "executed").exists()
-
-
 def test_a_crash_while_saving_leaves_the_checkpoint_before(data, tmp_path, monkeypatch):
     train(data, epochs=2, checkpoint=tmp_path)
     before = (tmp_path / "run.safetensors").read_bytes()
@@ -443,40 +415,6 @@ def test_a_crash_while_saving_leaves_the_checkpoint_before(data, tmp_path, monke
     assert (tmp_path / "run.safetensors").read_bytes() == before
     model, _ = train(data, epochs=4, checkpoint=tmp_path, resume=True)
     assert weights(model).equal(weights(train(data, epochs=4)[0]))
-
-
-MORTAL = """
-import os, signal, sys
-sys.path.insert(0, {tests!r})
-from test_training import *
-
-class Mortal(LinearBeta):       # asked for beta at every step, so it can kill the process in the middle of an epoch
-    def __call__(self, time):
-        if time > float(sys.argv[2]):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().__call__(time)
-
-model = tiny_model()
-fit(model, load_data("mnist", source="sample"), 6, beta=Mortal(2), precision="fp32", checkpoint=sys.argv[1], resume=True,
-    progress=False)
-save_model(model, sys.argv[1] + "/end.safetensors")
-"""
-
-
-def test_killed_in_the_middle_of_an_epoch_and_resumed_ends_with_the_same_bytes(tmp_path):
-    """SIGKILL, twice in one run: no handler, no clean-up, no goodbye."""
-    def run(folder, dies_at):
-        script = MORTAL.format(tests=str(Path(__file__).parent))
-        return subprocess.run([sys.executable, "-c", script, str(tmp_path / folder), str(dies_at)], timeout=120).returncode
-
-    def epochs_saved():
-        return len(training._read(tmp_path / "killed" / "run.safetensors")[1]["history"]["epochs"])
-
-    assert run("killed", 1.4) == -signal.SIGKILL and epochs_saved() == 1
-    assert run("killed", 4.9) == -signal.SIGKILL and epochs_saved() == 4
-    assert run("killed", math.inf) == run("whole", math.inf) == 0
-    end = [(tmp_path / folder / "end.safetensors").read_bytes() for folder in ("killed", "whole")]
-    assert end[0] == end[1]
 
 
 # --- saved models and histories ------------------------------------------------------------------

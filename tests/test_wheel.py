@@ -207,8 +207,8 @@ def test_colab_keeps_all_that_it_has(colab, dist, published_notebooks, tmp_path)
     assert "vae-tutorial" not in before and before["ipywidgets"] == "7.7.1"
     # the release comes from here, and nothing else can come from anywhere
     releases = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(dist)}
-    for chapter in ("00_data", "01_vae", "09_explorers"):
+    for chapter in ("01_vae", "09_explorers"):
         printed = read_chapter(colab, published_notebooks / f"{chapter}.ipynb", tmp_path, **releases)
         # said by the cell that installs: only the first chapter finds something to install
-        assert ("Restart session" in printed) == (chapter == "00_data")
+        assert ("Restart session" in printed) == (chapter == "01_vae")
         assert installed(colab) == before | {"vae-tutorial": SETTINGS["version"]}

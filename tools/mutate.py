@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from make_reliability import MUTATIONS, ROOT, rows
@@ -41,24 +42,23 @@ def passes(test, folder):
     return done.returncode == 0
 
 
-def red_without(guard, test):
+def red_without(name, guard):
     """Say whether a row's test fails without one of its guards."""
     with tempfile.TemporaryDirectory() as folder:
         copy_course(Path(folder))
         mutate(Path(folder), guard)
-        return not passes(guard.get("test", test), Path(folder))
+        red = not passes(guard.get("test", rows()[name]["test"]), Path(folder))
+    print(f"{name}: {'red' if red else 'STILL GREEN'} without {guard['text'].strip()[:90]!r}", flush=True)
+    return red
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="*", help="rows to try (default: all)")
-    asked, found = parser.parse_args().rows or list(rows()), {}
-    for name in asked:
-        row = rows()[name]
-        found[name] = []
-        for guard in row["guards"]:
-            found[name].append(red_without(guard, row["test"]))
-            print(f"{name}: {'red' if found[name][-1] else 'STILL GREEN'} without {guard['text'].strip()[:90]!r}", flush=True)
+    asked = parser.parse_args().rows or list(rows())
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        running = {name: [pool.submit(red_without, name, guard) for guard in rows()[name]["guards"]] for name in asked}
+    found = {name: [each.result() for each in results] for name, results in running.items()}
     kept = json.loads(MUTATIONS.read_text(encoding="utf-8"))["rows"] if MUTATIONS.exists() else {}
     MUTATIONS.write_text(json.dumps({"rows": dict(sorted((kept | found).items()))}, indent=1) + "\n", encoding="utf-8")
     green = [name for name, red in found.items() if not all(red)]

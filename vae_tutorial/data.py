@@ -118,7 +118,7 @@ def _from_cache(path: Path, md5: str) -> bytes | None:
         return None
     return content if _md5(content) == md5 else None
 
-
+# %% ../nbs/00_data.ipynb #6a0c0011
 def _store(path: Path, content: bytes) -> None:
     """Write a file in one step, so that nobody ever reads half of it, not even after a loss of power."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -56,7 +56,8 @@ def _check_batch(name: str, images: Tensor, model: LatentModel, any_real: bool =
         raise ValueError(f"{name} holds {int(wrong.sum())} values that are NaN or outside [0, 1], the first of them "
                          f"{images[wrong][0].item():g}, must be {allowed}")
 
-
+# %% ../nbs/03_evaluation.ipynb #6a0c0013
+#| code-fold: true
 def _check_finite(name: str, values: Tensor) -> None:
     _check_floats(name, values)
     wrong = int((~values.isfinite()).sum())

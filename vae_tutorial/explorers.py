@@ -312,9 +312,7 @@ class LatentExplorer(_Plane, Explorer):
     traitlets.TraitError
         If `z` is set to what is no code.
     """
-
     _esm = _front_end("decoder.js", "interface.js", "latent.js")
-
     z = traitlets.List(traitlets.Float()).tag(sync=True)
     reach = traitlets.Float(4.0).tag(sync=True)
     decoder = traitlets.Instance(Decoder).tag(sync=True, **ipywidgets.widget_serialization)

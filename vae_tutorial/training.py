@@ -285,15 +285,20 @@ class History:
     def from_dict(cls, saved: dict[str, Any]) -> "History":
         """The `History` that was saved with `dataclasses.asdict`; ValueError, TypeError or KeyError if it cannot be one."""
         history = cls([Epoch(**e) for e in saved["epochs"]], dict(saved["settings"]), saved["ended"])
-        _check_choice("ended", history.ended, _ENDINGS)
-        for number, epoch in enumerate(history.epochs, start=1):
-            kinds = {name: bool if name == "settled" else (int, float) for name in vars(epoch)}
-            if epoch.epoch != number or not all(isinstance(getattr(epoch, name), kind) for name, kind in kinds.items()):
-                raise ValueError(f"{epoch!r} cannot be row {number} of a history")
+        _check_history(history)
         return history
 
-
+# %% ../nbs/02_training.ipynb #6a0c0014
 _ENDINGS = ("running", "all epochs done", "patience ran out", "interrupted", "diverged")
+
+
+def _check_history(history):
+    """Raise a ValueError unless a history that was read from somewhere is one that `fit` could have made."""
+    _check_choice("ended", history.ended, _ENDINGS)
+    for number, epoch in enumerate(history.epochs, start=1):
+        kinds = {name: bool if name == "settled" else (int, float) for name in vars(epoch)}
+        if epoch.epoch != number or not all(isinstance(getattr(epoch, name), kind) for name, kind in kinds.items()):
+            raise ValueError(f"{epoch!r} cannot be row {number} of a history")
 
 # %% ../nbs/02_training.ipynb #6c39fce0
 def _plot_curves(history):

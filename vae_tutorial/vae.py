@@ -36,7 +36,8 @@ def _check_alike(first: str, a: Tensor, second: str, b: Tensor) -> None:
     if b.device != a.device:
         raise ValueError(f"{second} is on {b.device}, must be on the device of {first}, {a.device}")
 
-
+# %% ../nbs/01_vae.ipynb #6a0c0012
+#| code-fold: true
 def _readable(t: Tensor) -> bool:
     """Whether values can be looked at without waiting for a device, in a program that is run and not recorded or batched."""
     return (not torch.compiler.is_compiling() and t.device.type == "cpu" and type(t) in (Tensor, nn.Parameter)
