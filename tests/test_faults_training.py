@@ -89,12 +89,10 @@ def in_process(work, *args, seconds=120):
 
 
 def killed_until_done(work, folder, seconds, draw):
-    """Kill the work again and again, sooner or later, until it ends by itself; return how often it was killed."""
-    kills, patience = 0, seconds
+    """Kill the work again and again, sooner or later, until it ends by itself."""
+    patience = seconds
     while in_process(work, folder, seconds=draw.uniform(0.05, patience)) == -signal.SIGKILL:
-        kills += 1
         patience *= 1.3
-    return kills
 
 
 def duration_of(work, folder):
@@ -141,9 +139,9 @@ def test_sweep_killed_at_random_moments(fault, tmp_path):
     for trial in fault("sweep-killed", short=1, full=10):
         folder = tmp_path / str(trial.number)
         folder.mkdir()
-        kills = killed_until_done(sweep_and_tell, folder, 0.9 * seconds, draw)
-        # an epoch is told again only if its process died before it was saved
-        lost = epochs_told(folder) > epochs_told(tmp_path / "whole") + kills
+        killed_until_done(sweep_and_tell, folder, 0.9 * seconds, draw)
+        # an epoch that was told is saved, so none is ever told again
+        lost = epochs_told(folder) > epochs_told(tmp_path / "whole")
         trial.saw(lost=lost, wrong=without_times(models_of(folder)) != whole)
 
 
@@ -290,7 +288,7 @@ def train_without_rights(folder, shut):
         train(model, shut, data=data, callbacks=[lambda *_: os._exit(3)])         # it must say so before the first epoch, not after it
     except OSError as error:
         said = str(error)
-    assert "checkpoint is" in said or "Permission denied" in said, said
+    assert ("checkpoint is" if shut.name == "shut" else "Permission denied") in said, said
     assert weights(model).equal(before)
 
 

@@ -28,7 +28,7 @@ def mutate(folder, guard):
     path = folder / guard["file"]
     source = path.read_text(encoding="utf-8")
     if source.count(guard["text"]) != 1:
-        sys.exit(f"error: {guard['text']!r} is {source.count(guard['text'])} times in {guard['file']}, must be there once")
+        raise RuntimeError(f"{guard['text']!r} is {source.count(guard['text'])} times in {guard['file']}, must be there once")
     path.write_text(source.replace(guard["text"], guard["instead"]), encoding="utf-8")
 
 
@@ -38,7 +38,7 @@ def passes(test, folder):
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-n0", "-p", "no:cacheprovider", *test.split()]
     done = subprocess.run(command, cwd=folder, env=found, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode not in (0, 1):
-        sys.exit(f"{done.stdout}\nerror: {test} could not be run")
+        raise RuntimeError(f"{done.stdout}\n{test} could not be run")
     return done.returncode == 0
 
 
@@ -52,18 +52,25 @@ def red_without(name, guard):
     return red
 
 
+def failed(result):
+    """Say whether a guard could not be tried, and why; the others are kept."""
+    if result.exception():
+        print(result.exception(), flush=True)
+    return bool(result.exception())
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="*", help="rows to try (default: all)")
     asked = parser.parse_args().rows or list(rows())
     with ThreadPoolExecutor(max_workers=2) as pool:
         running = {name: [pool.submit(red_without, name, guard) for guard in rows()[name]["guards"]] for name in asked}
-    found = {name: [each.result() for each in results] for name, results in running.items()}
+    found = {name: [each.result() for each in results] for name, results in running.items() if not any(map(failed, results))}
     kept = json.loads(MUTATIONS.read_text(encoding="utf-8"))["rows"] if MUTATIONS.exists() else {}
     MUTATIONS.write_text(json.dumps({"rows": dict(sorted((kept | found).items()))}, indent=1) + "\n", encoding="utf-8")
-    green = [name for name, red in found.items() if not all(red)]
-    if green:
-        sys.exit(f"error: a guard can be taken out and no test sees it: {', '.join(green)}")
+    bad = [name for name in asked if not all(found.get(name, [False]))]
+    if bad:
+        sys.exit(f"error: a guard can be taken out and no test sees it, or the test could not be run: {', '.join(bad)}")
 
 
 if __name__ == "__main__":

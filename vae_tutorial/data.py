@@ -552,7 +552,7 @@ def _as_grey(images: Any) -> torch.Tensor:
         raise ValueError(f"images has values from {low:g} to {high:g}, must be intensities from 0 to 1, or grey values as torch.uint8")
     return images
 
-
+# %% ../nbs/00_data.ipynb #6a0c0021
 def _tile(images: torch.Tensor, columns: int, gap: int, below: int) -> torch.Tensor:
     """Return one picture of images (N, H, W), row by row, `below` more pixels under each; NaN between."""
     count, height, width = images.shape
