@@ -137,9 +137,8 @@ def test_notes_that_are_no_history_are_refused(tmp_path, history):
     path = tmp_path / "model.safetensors"
     tensors, notes = saved(path)
     forged(path, tensors, notes | {"history": history})
-    if history:                                       # none, or an empty one, is no history
-        with pytest.raises(ValueError, match="is damaged"):
-            load_model(path)
+    with pytest.raises(ValueError, match="is damaged"):
+        load_model(path)
 
 
 def spoil(tensors, notes, what):
@@ -253,13 +252,14 @@ def test_checkpoint_reader_fuzzed(fault, tmp_path):
 def test_recipe_reader_fuzzed(fault, tmp_path):
     """Notes that nobody of this package wrote, in a file that is whole: a model of these very sizes, or a ValueError."""
     path = tmp_path / "model.safetensors"
-    tensors, notes = saved(path, VAE((1, 2, 2), (3,), 2))
+    small = VAE((1, 2, 2), (3,), 2)
+    before, (tensors, notes) = weights(small), saved(path, small)
     names = st.sampled_from(["model", "config", "history", "version"])
     sizes = st.fixed_dictionaries({}, optional={"input_shape": anything | st.just([1, 2, 2]), "hidden_dims": anything | st.just([3]),
                                                 "latent_dim": anything | st.just(2), "channels": anything})
     history = st.fixed_dictionaries({"epochs": anything | st.lists(anything, max_size=2), "settings": anything, "ended": st.just("running") | anything})
 
-    @fuzzed(200)
+    @fuzzed(200, 2_000)
     @given(anything | st.dictionaries(names, anything).map(lambda change: notes | change) | sizes.map(lambda c: notes | {"config": c})
            | history.map(lambda h: notes | {"history": h}))
     def check(found):
@@ -268,7 +268,7 @@ def test_recipe_reader_fuzzed(fault, tmp_path):
         for kind in (VAE, ConvVAE):
             try:
                 model, history = load_model(path, kind)
-                wrong |= kind is ConvVAE or model.config != VAE((1, 2, 2), (3,), 2).config or not isinstance(history, (History, type(None)))
+                wrong |= kind is ConvVAE or not weights(model).equal(before) or not isinstance(history, (History, type(None)))
             except ValueError:
                 pass
         fault.saw(row="fuzz-recipe", wrong=wrong)

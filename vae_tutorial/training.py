@@ -407,7 +407,7 @@ def load_model(path: str | Path, model_class: type[LatentModel] = VAE) -> tuple[
     if kept != model_class.__name__:
         raise ValueError(f"model_class is {model_class.__name__}, but {path} holds a {kept}")
     with _as_damage(path):
-        return _build(model_class, config, tensors).eval(), saved and History.from_dict(saved)
+        return _build(model_class, config, tensors).eval(), None if saved is None else History.from_dict(saved)
 
 
 def _build(model_class, config, tensors):
