@@ -28,7 +28,7 @@ site: $(SITE)  ## build the course into _build/html
 test: .venv/.ready  ## run every check: notebooks, package, repository, site in a browser
 	@$(PY) -m pytest $(ARGS)
 
-reproduce: .venv/.ready  ## run every chapter on the full data and store its outputs (goes on where it was stopped)
+reproduce: .venv/.ready  ## run every page on the full data and store its outputs (goes on where it was stopped)
 	@VAE_TUTORIAL_SOURCE=full $(PY) tools/execute_notebooks.py --resume
 	@$(PY) tools/make_results.py
 

@@ -21,8 +21,9 @@ import torch
 from measuring import machine, seconds, store
 
 from vae_tutorial.data import Split, intensities, load_data
+from vae_tutorial.devices import best_device
 from vae_tutorial.evaluation import evaluate, log_weights
-from vae_tutorial.training import best_device, load_pretrained
+from vae_tutorial.saving import load_pretrained
 from vae_tutorial.vae import evaluating, reconstruction_loss
 
 

@@ -16,8 +16,9 @@ import torch
 from measuring import best_turns, machine, speed_ups, store, take_turns
 
 from vae_tutorial.data import Split, load_data
-from vae_tutorial.sweeps import sweep
-from vae_tutorial.training import best_device, fit, has_native_bf16
+from vae_tutorial.devices import best_device, has_native_bf16
+from vae_tutorial.grid import sweep
+from vae_tutorial.training import fit
 from vae_tutorial.vae import VAE
 
 NETWORKS = {"784-64-2": dict(hidden_dims=(64,), latent_dim=2), "784-400-20": dict(hidden_dims=(400,), latent_dim=20)}

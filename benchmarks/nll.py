@@ -17,8 +17,9 @@ from measuring import Pythae, machine, speed_ups, store, take_turns
 from torch import nn
 
 from vae_tutorial.data import intensities, load_data
+from vae_tutorial.devices import best_device
 from vae_tutorial.evaluation import evaluate
-from vae_tutorial.training import best_device, load_pretrained
+from vae_tutorial.saving import load_pretrained
 from vae_tutorial.vae import evaluating
 
 FLOOR, PRODUCTS = "draw, decode, sum", "matrix products alone"

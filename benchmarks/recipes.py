@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vae_tutorial.conv import ConvVAE
 from vae_tutorial.data import load_data
-from vae_tutorial.sweeps import sweep
+from vae_tutorial.grid import sweep
 from vae_tutorial.training import LR_SCHEDULES
 from vae_tutorial.vae import VAE
 

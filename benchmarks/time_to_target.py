@@ -18,7 +18,8 @@ from measuring import machine, store
 from training import STEPS, loop
 
 from vae_tutorial.data import load_data
-from vae_tutorial.training import best_device, fit, validate
+from vae_tutorial.devices import best_device
+from vae_tutorial.training import fit, validate
 from vae_tutorial.vae import VAE
 
 TARGET = 102.64

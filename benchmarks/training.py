@@ -28,7 +28,8 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from vae_tutorial.conv import ConvVAE
 from vae_tutorial.data import Split, intensities, load_data
-from vae_tutorial.training import best_device, fit, has_native_bf16
+from vae_tutorial.devices import best_device, has_native_bf16
+from vae_tutorial.training import fit
 from vae_tutorial.vae import VAE
 
 BATCH = 128

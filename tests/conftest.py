@@ -1,6 +1,7 @@
 """What all tests share: folders, the environment of a reader without network, processes with a time limit, counted faults."""
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from xdist.scheduler import LoadFileScheduling
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "nbs").glob("[!._]*.ipynb"))
 CHAPTERS = [path for path in NOTEBOOKS if path.name[0].isdigit()]
+ROOMS = [path for path in NOTEBOOKS if re.match(r"e\d", path.name)]       # of the engine room
+LESSONS = CHAPTERS + ROOMS
 
 # Every test runs on the embedded sample, unless it says otherwise: none waits for a download.
 os.environ["VAE_TUTORIAL_SOURCE"] = "sample"
@@ -36,10 +39,10 @@ def tries(short, full):
     """Return how often to try something: `full` times for the reliability page, `short` times in every test run."""
     return full if LONG else short
 
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "book" / "_ext")]
 
 PHONE = (390, 844)        # width and height of the window
-DESK = (1300, 1000)
+DESK = (1280, 1000)       # where a line of code of 88 columns must fit
 Visit = namedtuple("Visit", "page complaints")
 
 

@@ -2,6 +2,7 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,8 +12,10 @@ from torch.autograd import gradcheck
 
 from vae_tutorial.conv import ConvVAE
 from vae_tutorial.data import ImageData, Split, intensities, load_data
-from vae_tutorial.training import fit, load_model, save_model
-from vae_tutorial.vae import elbo
+from vae_tutorial.devices import place
+from vae_tutorial.saving import load_model, save_model
+from vae_tutorial.training import fit
+from vae_tutorial.vae import VAE, elbo
 
 
 def generator(seed=0):
@@ -40,7 +43,7 @@ def data():
 
 def test_the_network_of_the_report_has_its_number_of_parameters():
     assert sum(p.numel() for p in ConvVAE().parameters()) == 204_037
-    assert sum(p.numel() for p in ConvVAE(50).parameters()) == 204_037 + 48 * (2 * 2049 + 2048)
+    assert sum(p.numel() for p in ConvVAE(latent_dim=50).parameters()) == 204_037 + 48 * (2 * 2049 + 2048)
 
 
 def test_names_shapes_and_initial_values_are_those_that_saved_models_and_seeds_rely_on():
@@ -50,7 +53,7 @@ def test_names_shapes_and_initial_values_are_those_that_saved_models_and_seeds_r
               "decoder.5": nn.ConvTranspose2d(64, 32, 3), "decoder.7": nn.ConvTranspose2d(32, 16, 3), "decoder.9": nn.Conv2d(16, 1, 3)}
     wanted = {f"{name}.{part}": getattr(layer, part) for name, layer in layers.items() for part in ("weight", "bias")}
     torch.manual_seed(5)
-    found = ConvVAE(2).state_dict()
+    found = ConvVAE().state_dict()
     assert list(found) == list(wanted)
     assert all(found[name].equal(value) for name, value in wanted.items())
 
@@ -60,7 +63,7 @@ def test_names_shapes_and_initial_values_are_those_that_saved_models_and_seeds_r
        channels=st.lists(st.integers(1, 5), min_size=1, max_size=5), batch=st.integers(0, 3))
 def test_what_comes_out_has_the_size_of_what_went_in(n_in, height, width, latent, channels, batch):
     shape = (n_in, height, width)
-    model = ConvVAE(latent, tuple(channels), shape)
+    model = ConvVAE(shape, channels=tuple(channels), latent_dim=latent)
     x = torch.rand(batch, *shape, generator=generator())
     out = model(x)
     assert out.logits.shape == model.reconstruct(x).shape == model.sample(batch).shape == (batch, *shape)
@@ -69,7 +72,7 @@ def test_what_comes_out_has_the_size_of_what_went_in(n_in, height, width, latent
 
 @given(size=st.integers(1, 64), depth=st.integers(1, 6))
 def test_the_decoder_passes_through_the_sizes_of_the_encoder(size, depth):
-    model = ConvVAE(1, (1,) * depth, (1, size, size + 3))
+    model = ConvVAE((1, size, size + 3), channels=(1,) * depth, latent_dim=1)
     going = [torch.zeros(1, 1, size, size + 3)]
     for layer in model.encoder:
         if isinstance(layer, nn.Conv2d):
@@ -82,9 +85,9 @@ def test_the_decoder_passes_through_the_sizes_of_the_encoder(size, depth):
 
 
 def test_the_decoder_mirrors_the_channels():
-    kernels = [m for m in ConvVAE(2, (8, 10, 12), (3, 9, 9)).decoder if isinstance(m, (nn.ConvTranspose2d, nn.Conv2d))]
+    kernels = [m for m in ConvVAE((3, 9, 9), channels=(8, 10, 12)).decoder if isinstance(m, (nn.ConvTranspose2d, nn.Conv2d))]
     assert [(m.in_channels, m.out_channels) for m in kernels] == [(12, 10), (10, 8), (8, 4), (4, 3)]
-    assert ConvVAE(2, (1,)).decoder[-1].in_channels == 1
+    assert ConvVAE(channels=(1,)).decoder[-1].in_channels == 1
 
 
 def test_features_move_with_the_image():
@@ -134,6 +137,12 @@ def test_the_layout_of_an_image_in_memory_does_not_matter():
     model, x = tiny(input_shape=(3, 12, 10)), torch.rand(4, 3, 12, 10, generator=generator())
     other = x.to(memory_format=torch.channels_last)
     torch.testing.assert_close(model.reconstruct(other), model.reconstruct(x))
+
+
+def test_training_lays_its_kernels_channels_last_and_an_mlp_stays_as_it_is():
+    cpu = torch.device("cpu")
+    assert place(tiny(), cpu).encoder[2].weight.is_contiguous(memory_format=torch.channels_last)
+    assert VAE.memory_format is torch.contiguous_format and ConvVAE.memory_format is torch.channels_last
 
 
 def test_looking_at_a_model_changes_neither_its_mode_nor_the_global_generator(data):
@@ -190,10 +199,11 @@ def test_a_model_comes_back_with_its_sizes(tmp_path, config):
     assert loaded.reconstruct(x).equal(model.reconstruct(x))
 
 
-def test_a_file_of_another_class_is_refused(tmp_path):
+def test_a_file_knows_its_class_and_refuses_another(tmp_path):
     save_model(tiny(), tmp_path / "model.safetensors")
+    assert type(load_model(tmp_path / "model.safetensors")[0]) is ConvVAE
     with pytest.raises(ValueError, match="model_class is VAE.*holds a ConvVAE"):
-        load_model(tmp_path / "model.safetensors")
+        load_model(tmp_path / "model.safetensors", VAE)
 
 
 # --- what is refused -----------------------------------------------------------------------------
@@ -208,12 +218,17 @@ def test_impossible_sizes_are_refused_by_name_with_the_value(name, bad):
     assert repr(bad) in str(caught.value)
 
 
-def test_wrong_images_and_codes_are_refused_with_what_would_be_right():
+def test_the_old_order_of_the_sizes_is_answered_with_their_names():
+    """Version 0.2 had the number of latent dimensions first."""
+    for call in (lambda: ConvVAE(2), lambda: ConvVAE(np.int64(2)), lambda: ConvVAE(latent_dim=2, input_shape=3)):
+        with pytest.raises(ValueError, match=r"^input_shape is .*, must be \(channels, height, width\); or name it: latent_dim=2"):
+            call()
+    with pytest.raises(TypeError, match="positional"):
+        ConvVAE((1, 8, 9), (2, 3), 2)
+
+
+def test_images_of_another_shape_are_refused_at_the_door():
     model = tiny(input_shape=(1, 8, 9))
     for x in (torch.rand(4, 72), torch.rand(4, 1, 9, 8), torch.rand(1, 8, 9)):
-        with pytest.raises(ValueError, match=r"must be \(B, 1, 8, 9\)"):
-            model.encode(x)
-    with pytest.raises(TypeError, match="uint8.*intensities"):
-        model(torch.zeros(4, 1, 8, 9, dtype=torch.uint8))
-    with pytest.raises(ValueError, match=r"\(B, 3\)"):
-        model.decode(torch.zeros(4, 2))
+        with pytest.raises(ValueError, match=r"^x has shape .*, must be \(B, 1, 8, 9\)"):
+            model.reconstruct(x)

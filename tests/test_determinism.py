@@ -18,11 +18,12 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from vae_tutorial.conv import ConvVAE
 from vae_tutorial.data import ImageData, Split, load_data
 from vae_tutorial.evaluation import evaluate
-from vae_tutorial.sweeps import sweep
-from vae_tutorial.training import fit, save_model
+from vae_tutorial.grid import sweep
+from vae_tutorial.saving import save_model
+from vae_tutorial.training import fit
 from vae_tutorial.vae import VAE
 
-MAKES = {"mlp": VAE, "conv": partial(ConvVAE, 4, channels=(8, 16, 32))}
+MAKES = {"mlp": VAE, "conv": partial(ConvVAE, latent_dim=4, channels=(8, 16, 32))}
 THREADS = measure_ranges.load()["threads"]
 
 
@@ -169,7 +170,7 @@ def test_check_passes_a_page_that_says_the_same_again(page, capsys):
     assert path.read_bytes() == before and "as stored" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("source", ["import os; print(os.urandom(4))", "import uuid; uuid.uuid4()"])
+@pytest.mark.parametrize("source", ["import os; print(int.from_bytes(os.urandom(8)))", "import uuid; uuid.uuid4().int"])
 def test_check_names_the_cell_that_differs(page, capsys, source):
     path = page("print(6 * 7)", source)
     before = path.read_bytes()

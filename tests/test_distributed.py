@@ -17,8 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vae_tutorial.data import ImageData, Split, load_data
-from vae_tutorial.training import LinearBeta, TrainingDiverged, _SameDraws, _share, fit
-from vae_tutorial.vae import VAE, elbo
+from vae_tutorial.parallel import SameDraws, StopTraining, share
+from vae_tutorial.runs import TrainingDiverged
+from vae_tutorial.training import LinearBeta, fit
+from vae_tutorial.vae import VAE, Elbo, elbo
 
 EPOCHS = 4
 
@@ -39,7 +41,8 @@ def train(seed=0, model=None, epochs=EPOCHS, **kwargs):
     kwargs = dict(batch_size=33, beta=LinearBeta(2), device="cpu", precision="fp32", progress=False) | kwargs
     history = fit(model, small_data(), epochs, **kwargs)
     rows = [asdict(epoch) | {"seconds": 0} for epoch in history]
-    weights = {name: t.tolist() for name, t in model.state_dict().items()}
+    learned = kwargs["objective"].state_dict() if isinstance(kwargs.get("objective"), torch.nn.Module) else {}
+    weights = {name: t.tolist() for name, t in (model.state_dict() | learned).items()}
     return dict(rows=rows, weights=weights, ended=history.ended)
 
 
@@ -67,19 +70,25 @@ def nan_in_last_process(*args):
     return terms._replace(loss=terms.loss * float("nan")) if is_last else terms
 
 
-def stop_after_two(model, history):
-    if len(history) == 2:
-        raise KeyboardInterrupt
+def after_two(do, *args):
+    """A callback that does something after the second epoch."""
+    return lambda model, history: do(*args) if len(history) == 2 else None
 
 
-def fail_after_two(model, history):
-    if len(history) == 2:
-        raise OSError("disk full")
+def fail(error):
+    raise error
 
 
-def kill_after_two(model, history):
-    if len(history) == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
+class Weighted(torch.nn.Module):
+    """An objective with a parameter of its own, of which each process must get the same gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.log_scale = torch.nn.Parameter(torch.tensor(float(os.environ.get("RANK", 0))))
+
+    def forward(self, *args):
+        loss, reconstruction, kl, beta = elbo(*args)
+        return Elbo(loss + (self.log_scale - reconstruction.detach() / 100).square(), reconstruction, kl, beta)
 
 
 def three_processes(folder):
@@ -97,9 +106,13 @@ def two_processes(folder):
         "again": [outcome(model=model), outcome(model=model)],
         "nan": outcome(objective=nan_in_last_process),
         "ctrl-c": outcome(objective=ctrl_c_in_last_process(step=6)),
-        "ctrl-c in a callback": outcome(callbacks=[stop_after_two]),
-        "error in a callback": outcome(callbacks=[fail_after_two]),
+        "ctrl-c in a callback": outcome(callbacks=[after_two(fail, KeyboardInterrupt())]),
+        "stopped by a callback": outcome(callbacks=[after_two(fail, StopTraining("enough"))], checkpoint=folder / "stopped"),
+        "resumed after a stop": outcome(checkpoint=folder / "stopped", resume=True),
+        "error in a callback": outcome(callbacks=[after_two(fail, OSError("disk full"))]),
+        "learned": outcome(objective=Weighted()),
         "other arguments": outcome(lr=1e-3 * (1 + rank)),
+        "other patience": outcome(lr=0.0, patience=1 + rank),
         "compiled": outcome(compile=True),
         "other folders": outcome(checkpoint=folder / ("run" if rank == 0 else "elsewhere"), resume=True),
     }
@@ -110,7 +123,7 @@ if __name__ == "__main__":
     found = globals()[scenario](folder)
     (folder / f"{scenario}_{dist.get_rank()}.json").write_text(json.dumps(found))
     if scenario == "three_processes":
-        train(checkpoint=folder / "run", callbacks=[kill_after_two])
+        train(checkpoint=folder / "run", callbacks=[after_two(os.kill, os.getpid(), signal.SIGKILL)])
 
 
 # --- what is asked of them ------------------------------------------------------------------------
@@ -176,7 +189,7 @@ def test_only_the_first_process_shows_progress_calls_back_and_writes(launched, t
     folder, output = launched
     assert output.count("0.00/400") == 1 and output.count("interrupted after") == 2      # of two interrupted runs
     assert [process["callbacks"] for process in two] == [EPOCHS, 0]
-    assert [path.name for path in folder.rglob("*.safetensors*")] == ["run.safetensors"]
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*.safetensors*")) == ["run/run.safetensors", "stopped/run.safetensors"]
 
 
 def test_model_can_be_trained_again(two):
@@ -190,10 +203,19 @@ def test_nan_in_one_process_is_a_divergence_in_all(two):
         assert process["nan"][0] == TrainingDiverged.__name__ and "epoch 1 diverged: the loss was nan in step 1" in process["nan"][1]
 
 
-@pytest.mark.parametrize("cause", ["ctrl-c", "ctrl-c in a callback"])
-def test_interruption_of_one_process_ends_all_after_the_same_epoch(cause, two, alone):
+@pytest.mark.parametrize("cause, ended", {"ctrl-c": "interrupted", "ctrl-c in a callback": "interrupted",
+                                          "stopped by a callback": "stopped by a callback: enough",
+                                          "resumed after a stop": "stopped by a callback: enough"}.items())
+def test_what_stops_one_process_ends_all_after_the_same_epoch(cause, ended, two, alone):
     assert two[0][cause] == two[1][cause]
-    assert_same_run(two[0][cause], dict(ended="interrupted", rows=alone["rows"][:2]), tolerance=1e-5)
+    assert_same_run(two[0][cause], dict(ended=ended, rows=alone["rows"][:2]), tolerance=1e-5)
+
+
+def test_a_parameter_of_the_objective_is_trained_as_in_one_process(two):
+    one = train(objective=Weighted())
+    assert two[0]["learned"] == two[1]["learned"] and one["weights"]["log_scale"] > 0
+    assert two[0]["learned"]["weights"]["log_scale"] == pytest.approx(one["weights"]["log_scale"], rel=1e-4)
+    assert_same_run(two[0]["learned"], one, tolerance=1e-4)
 
 
 def test_error_in_a_callback_is_raised_in_the_first_process_and_ends_the_others(two):
@@ -201,10 +223,11 @@ def test_error_in_a_callback_is_raised_in_the_first_process_and_ends_the_others(
     assert two[1]["error in a callback"]["ended"] == "interrupted" and len(two[1]["error in a callback"]["rows"]) == 2
 
 
-def test_processes_that_disagree_are_told_so(two):
-    for process in two:
-        assert process["other arguments"] == ["ValueError", "lr must be the same in all processes, is [0.001, 0.002]"]
-        assert process["other folders"][1].startswith("number of epochs in the checkpoint must be the same in all processes, is [4, 0]")
+@pytest.mark.parametrize("case, message", {"other arguments": "lr must be the same in all processes, is [0.001, 0.002]",
+                                           "other patience": "patience must be the same in all processes, is [1, 2]",
+                                           "other folders": "epochs in the checkpoint must be the same in all processes, is [4, 0]"}.items())
+def test_processes_that_disagree_are_told_so(case, message, two):
+    assert two[0][case] == two[1][case] == ["ValueError", message]
 
 
 def test_compiling_is_refused(two):
@@ -213,7 +236,7 @@ def test_compiling_is_refused(two):
 
 @given(n=st.integers(1, 20), world=st.integers(1, 8))
 def test_shares_cover_each_batch_once_and_their_weights_average_to_one(n, world):
-    shares = [_share(n, rank, world) for rank in range(world)]
+    shares = [share(n, rank, world) for rank in range(world)]
     assert sum(weight for _, weight in shares) == pytest.approx(world)
     assert [i for rows, weight in shares if weight for i in range(n)[rows]] == list(range(n))
     assert all(len(range(n)[rows]) for rows, _ in shares)
@@ -223,7 +246,7 @@ def test_shares_cover_each_batch_once_and_their_weights_average_to_one(n, world)
 def test_draws_of_a_share_are_rows_of_the_draws_of_the_batch(draw):
     seeded, own = lambda: torch.Generator().manual_seed(5), torch.Generator()
     generator, whole = seeded(), draw(7, seeded())
-    with _SameDraws(generator, 7, own, slice(2, 4)):
+    with SameDraws(generator, 7, own, slice(2, 4)):
         assert draw(2, own).equal(whole[2:4])
         state = generator.get_state()
         draw(5, own), torch.randn(2, generator=torch.Generator()), torch.randn(2)

@@ -10,6 +10,7 @@ from conftest import ROOT
 
 import vae_tutorial.training as training
 import vae_tutorial.vae as vae
+from vae_tutorial.data import intensities
 
 RANGES = measure_ranges.load()
 PAGES = {path.stem: path for path in measure_ranges.chapters()}
@@ -130,7 +131,7 @@ def test_each_seed_trains_to_what_is_stored_of_it(trained):
 def unshuffled(images, batch_size, generator):
     torch.randperm(len(images), generator=generator)
     for batch in images.split(batch_size):
-        yield training.intensities(batch)
+        yield intensities(batch)
 
 
 def scaled(function, factor):

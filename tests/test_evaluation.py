@@ -1,4 +1,4 @@
-"""Evaluation: closed forms, bounds, invariances, what it must not touch, and what it refuses."""
+"""Evaluation: closed forms, bounds, invariances, and what it must not touch."""
 import math
 
 import pytest
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.distributions import MultivariateNormal, Normal
 
 import vae_tutorial.evaluation as evaluation
-from vae_tutorial.data import Split, load_data
+from vae_tutorial.data import Split
 from vae_tutorial.evaluation import (active_units, evaluate, importance_bound, log_weights, posterior,
                                      reconstruction_at_mean)
 from vae_tutorial.vae import LIKELIHOODS, VAE, LatentModel, kl_divergence, reconstruction_loss
@@ -154,12 +154,6 @@ def test_bounds_rise_with_k_to_the_one_of_all_draws(seed, k):
     torch.testing.assert_close(shifted, bound + 650)
 
 
-def test_an_impossible_k_is_refused():
-    for k in (0, 5, 2.0):
-        with pytest.raises(ValueError, match="k is"):
-            importance_bound(torch.zeros(2, 4), k)
-
-
 # --- evaluate --------------------------------------------------------------------------------------
 
 @given(st.integers(0, 10_000), st.integers(1, 30))
@@ -190,9 +184,10 @@ def test_each_figure_is_what_it_says():
 
 def test_it_prints_its_figures():
     text = str(evaluate(tiny(), grey(), n_samples=3))
-    for word in ("6 images, 3 draws", "−ELBO", "distortion", "rate", "NLL, 3 draws", "at mean", "active dimensions"):
+    for word in ("6 images, 3 draws", "-ELBO", "distortion", "rate", "NLL, 3 draws", "at mean", "active dimensions"):
         assert word in text
     one = evaluate(tiny(), grey(1), n_samples=1)
+    assert all(str(each).encode("cp1252") for each in (text, one))       # the consoles of Windows know no more
     assert "1 draw each" in str(one) and math.isnan(one.errors["loss"]) and math.isnan(one.draw_errors["nll"])
 
 
@@ -264,11 +259,14 @@ def test_a_name_and_its_function_agree(name):
     torch.testing.assert_close(reconstruction_at_mean(model, split, likelihood=name), expected.detach(), atol=1e-4, rtol=1e-5)
 
 
-def test_a_likelihood_that_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match="likelihood is 'bernouli'.*nearest is 'bernoulli'"):
-        evaluate(tiny(), grey(), likelihood="bernouli")
-    with pytest.raises(ValueError, match=r"likelihood gave shape .*one figure a pixel"):
-        evaluate(tiny(), grey(), likelihood=lambda logits, x: (logits - x).sum())
+def test_an_own_likelihood_may_know_pixels_beyond_intensities():
+    model, x = tiny(), 3 * torch.randn(4, 1, 2, 3, generator=generator())
+    for likelihood in ("gaussian", lambda logits, x: (x - logits).square()):
+        assert math.isfinite(evaluate(model, x, n_samples=2, likelihood=likelihood).loss)
+        assert reconstruction_at_mean(model, x, likelihood=likelihood).isfinite().all()
+        for wrong in (grey(4).images.float(), torch.where(x > x.mean(), math.nan, x)):
+            with pytest.raises(ValueError, match="^split holds .* values"):
+                log_weights(model, wrong, 2, likelihood=likelihood)
 
 
 # --- the parts -------------------------------------------------------------------------------------
@@ -300,28 +298,9 @@ def test_active_units_are_those_whose_mean_moves():
     assert active_units(mu).tolist() == [False, False, True, True]
     assert active_units(mu, threshold=1).tolist() == [False, False, False, True]
     assert not active_units(mu[:1]).any()
-    with pytest.raises(ValueError, match="threshold"):
-        active_units(mu, threshold=-1)
 
 
 # --- mistakes --------------------------------------------------------------------------------------
-
-@pytest.mark.parametrize("bad", [dict(n_samples=0), dict(n_samples=2.5), dict(seed=-1), dict(at_once=0)])
-def test_impossible_numbers_are_refused_by_name(bad):
-    with pytest.raises(ValueError, match=f"{next(iter(bad))} is"):
-        evaluate(tiny(), grey(), **bad)
-
-
-def test_what_holds_no_images_is_refused():
-    with pytest.raises(ValueError, match="no images"):
-        evaluate(tiny(), grey(0))
-    data = load_data("mnist", split="pooled")
-    for split, name in ((data, "ImageData"), (data.test, "NoneType"), ([1, 2], "list")):
-        with pytest.raises(TypeError, match=f"split is {name}, must be a Split such as data.test"):
-            evaluate(tiny(), split)
-    with pytest.raises(ValueError, match=r"must be \(B, 1, 2, 3\)"):
-        evaluate(tiny(), grey(3, (1, 4, 4)))
-
 
 def test_a_weight_that_is_not_finite_is_found_and_named():
     split = Split(torch.rand(9, 1, 2, 3, generator=generator()), None)

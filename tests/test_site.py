@@ -14,15 +14,18 @@ import chromium
 import execute_notebooks
 import nbformat
 import pytest
-from conftest import CHAPTERS, DESK, NOTEBOOKS, PHONE, ROOT, run_process, watched_page, width_of_overflow
+from chapter_numbers import number_of
+from conftest import CHAPTERS, DESK, LESSONS, NOTEBOOKS, PHONE, ROOT, run_process, watched_page, width_of_overflow
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from PIL import Image
 from published import write
 from serve_site import make_server
+from test_code import MODULES
 
+import vae_tutorial
 from vae_tutorial import __version__
 
-PAGES = [path.stem for path in NOTEBOOKS] + ["api", "references"]
+PAGES = [path.stem for path in NOTEBOOKS + sorted((ROOT / "nbs").glob("*.md"))]
 GENERATED = ["search", "genindex", "py-modindex"]
 
 
@@ -52,10 +55,13 @@ def test_page_fits_a_phone_in_the_dark(opened, name):
     assert page.get_attribute("html", "data-theme") == "dark"
 
 
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
-def test_chapter_has_its_number_and_ways_out(opened, path):
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_page_has_its_number_and_ways_out(opened, path):
     page, _ = opened(path.stem)
-    assert page.inner_text("h1 .section-number").strip() == f"{int(path.name[:2])}."
+    number = number_of(path.stem)
+    assert page.inner_text("h1 .section-number").strip() == f"{number}."
+    assert page.locator(".bd-sidebar-primary .current.active").inner_text().startswith(f"{number}. ")
+    assert all(text.startswith(f"{number}.") for text in page.locator("h2 .section-number").all_inner_texts())
     colab = f"https://colab.research.google.com/github/vae-tutorial/vae-tutorial/blob/v{__version__}/nbs/{path.name}"
     # the button at the top of the page, and the badge in it
     assert page.locator(f'.article-header-buttons a[href="{colab}"]').count() == 1
@@ -73,26 +79,34 @@ def test_download_button_gives_the_copy_for_readers(opened, path, address, tmp_p
         assert answer.read() == (tmp_path / path.name).read_bytes()
 
 
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_download_numbers_equations_and_exercises_as_the_page_does(opened, path, site):
     page, _ = opened(path.stem)
     equations = [text.strip("()\n #") for text in page.locator("article .eqno").all_inner_texts()]
-    exercises = re.findall(r"^Exercise ([\d.]+)", "\n".join(page.locator("article .exercise .admonition-title").all_inner_texts()), re.MULTILINE)
+    exercises = re.findall(r"^Exercise ([\w.]+)", "\n".join(page.locator("article .exercise .admonition-title").all_inner_texts()), re.MULTILINE)
     copy = "\n".join(cell.source for cell in nbformat.read(site / "_sources" / path.name, 4).cells)
     assert re.findall(r"\\tag\{(.*?)\}", copy) == equations
-    assert re.findall(r"^\*\*Exercise ([\d.]+)\*\*", copy, re.MULTILINE) == exercises != []
+    assert re.findall(r"^\*\*Exercise ([\w.]+)\*\*", copy, re.MULTILINE) == exercises and (exercises or path not in CHAPTERS)
 
 
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_mathematics_is_typeset(opened, path):
     page, _ = opened(path.stem)
-    page.wait_for_selector("mjx-container")
+    if path in CHAPTERS or page.locator("article .math").count():
+        page.wait_for_selector("mjx-container")
     assert page.locator("article .math:not(:has(mjx-container))").count() == 0
     assert page.locator("mjx-merror").count() == 0
 
 
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_no_line_of_code_is_cut_off(opened, path):
+    boxes = opened(path.stem).page.locator("article div.highlight pre")
+    cut = boxes.evaluate_all("all => all.filter(box => box.scrollWidth > box.clientWidth).map(box => box.textContent)")
+    assert not cut, cut[0]
+
+
 def test_picture_has_the_text_that_its_cell_gives(opened):
-    for path in CHAPTERS:
+    for path in LESSONS:
         code = "\n".join(cell.source for cell in nbformat.read(path, 4).cells)
         texts = re.findall(r"^#\|\s*fig-alt:\s*(.*)$", code, re.MULTILINE)
         pictures = opened(path.stem).page.locator(".cell_output img:not(.explorer img)")
@@ -202,11 +216,12 @@ def test_buttons_lead_to_the_repository(opened):
 def test_api_page_documents_every_exported_name(opened):
     page, _ = opened("api")
     documented = set(page.locator("dt.sig").evaluate_all("all => all.map(d => d.id)"))
-    names = [path.stem[3:] for path in CHAPTERS if (ROOT / "vae_tutorial" / f"{path.stem[3:]}.py").exists()]
-    modules = [importlib.import_module(f"vae_tutorial.{name}") for name in names]
+    modules = [importlib.import_module(f"vae_tutorial.{name}") for name in MODULES]
     exported = {f"{module.__name__}.{name}" for module in modules for name in module.__all__
                 if callable(getattr(module, name))}
     assert exported and exported <= documented
+    at_the_top = page.locator("#at-the-top a.reference").evaluate_all("all => all.map(a => a.hash.slice(1))")
+    assert [name.split(".")[-1] for name in at_the_top] == vae_tutorial.__all__ and set(at_the_top) <= documented
 
 
 def test_citations_lead_to_the_references(opened):
@@ -220,7 +235,7 @@ def test_citations_lead_to_the_references(opened):
 
 
 def test_dark_tables_are_readable(opened):
-    for path in CHAPTERS:
+    for path in LESSONS:
         page, _ = opened(path.stem, PHONE, "dark")
         cells = page.locator("table.dataframe :is(td, th)")
         colours = cells.evaluate_all("all => all.map(c => getComputedStyle(c).color)")

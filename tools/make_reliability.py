@@ -25,14 +25,15 @@ def rows():
 
 def sentence(text):
     """Return a text with a capital at the beginning and no full stop."""
-    return text[0].upper() + text[1:].strip().removesuffix(".")
+    text = text.strip()
+    return text[0].upper() + text[1:].removesuffix(".")
 
 
 def table(group, counted, mutations):
     """Return the rows of a group as a Markdown table."""
     lines = ["| fault | what happens | tried | lost work | wrong result | guards taken out, test red |", "|---|---|---:|---:|---:|---:|"]
     for name, row in rows().items():
-        if row["group"] == group:
+        if row.get("group") == group:
             count, red = counted[name], mutations[name]
             lines.append(f"| {sentence(row['fault'])} | {sentence(row['answer'])} | {count['tried']:,} | {count['lost']:,} | {count['wrong']:,} "
                          f"| {sum(red)} of {len(red)} |")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from vae_tutorial.training import about_pretrained
+from vae_tutorial.saving import about_pretrained
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "book" / "results"

@@ -84,15 +84,15 @@ def shift_seeds(offset):
 
 def replace_pretrained(folder, offset):
     """Let `load_pretrained` give the model of another seed where the folder has one."""
-    from vae_tutorial import training
+    from vae_tutorial import saving
 
-    packaged = training.load_pretrained
+    packaged = saving.load_pretrained
 
     def load_pretrained(name):
         other = Path(folder, f"{name}-{offset}.safetensors")
-        return training.load_model(other)[0] if other.exists() else packaged(name)
+        return saving.load_model(other)[0] if other.exists() else packaged(name)
 
-    training.load_pretrained = load_pretrained
+    saving.load_pretrained = load_pretrained
 
 
 def noting(file):
@@ -111,9 +111,9 @@ def prepare(offset, file, models=None):
     """Make the kernel ready for a page: shifted seeds, and figures that are noted."""
     if offset:
         shift_seeds(offset)
-    from vae_tutorial import data
+    from vae_tutorial import checks
 
-    data.expect = noting(file)
+    checks.expect = noting(file)        # before other modules take it from there
     if models and offset:
         replace_pretrained(models, offset)
 
@@ -164,18 +164,13 @@ def chapters():
 # --- running ---
 
 def copy_of_page(path, offset, file, models):
-    """Return a notebook that notes its figures: the page with a cell before it, and one behind where it defines `expect` itself."""
+    """Return a notebook that notes its figures: the page with a cell before it."""
     import nbformat
 
     notebook = nbformat.read(path, 4)
     before = f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nimport measure_ranges\n"
     before += f"measure_ranges.prepare({offset}, {str(file)!r}, {models and str(models.resolve())!r})"
-    cells = [nbformat.v4.new_code_cell(before)]
-    for cell in notebook.cells:
-        cells.append(cell)
-        if cell.cell_type == "code" and "\ndef expect(" in cell.source:
-            cells.append(nbformat.v4.new_code_cell(f"expect = measure_ranges.noting({str(file)!r})"))
-    notebook.cells = cells
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(before))
     notebook.metadata.pop("widgets", None)
     return notebook
 
@@ -291,7 +286,7 @@ def train_with(threads, name, precision):
     torch.set_num_threads(threads)
     try:
         torch.manual_seed(0)
-        model = VAE() if name == "VAE" else ConvVAE(8, channels=(8, 16, 32))
+        model = VAE() if name == "VAE" else ConvVAE(channels=(8, 16, 32), latent_dim=8)
         history = fit(model.double() if double else model, data, epochs=2, seed=0, device="cpu", precision="fp32", progress=False,
                       restore_best=False, objective=in_double if double else elbo)
     finally:

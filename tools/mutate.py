@@ -1,7 +1,20 @@
-"""Take out the guards of the reliability page, one at a time, in a copy of the course: the test of the row must fail each time."""
+"""Take out the guards of the reliability page, one at a time, in a copy of the course: the test of the row must fail each time.
+
+A guard is a statement of the package with a mark at the end of one of its lines, `# guard: name`. What stands in its place:
+
+    if …:  elif …:           if False:
+    except …:                except ZeroDivisionError as error:
+    for … in …:              for … in ():
+    with …:                  if True:
+    any other statement      pass
+
+or what book/results/faults.yml says.
+"""
 import argparse
+import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +25,59 @@ from pathlib import Path
 from make_reliability import MUTATIONS, ROOT, rows
 
 KEPT = ("vae_tutorial", "tests", "tools", "nbs", "book/results", "settings.ini", "_quarto.yml", "pyproject.toml", "constraints.txt", "setup.py")
+MARK = re.compile(r"  # guard: (\S+)$", re.MULTILINE)
+
+
+def marks(package=ROOT / "vae_tutorial"):
+    """Return the files of all marks, by name; each name stands once in the package."""
+    found = {}
+    for path in sorted(package.glob("*.py")):
+        for name in MARK.findall(path.read_text(encoding="utf-8")):
+            if name in found:
+                raise RuntimeError(f"two guards are called {name!r}, in {found[name].name} and in {path.name}")
+            found[name] = path
+    return found
+
+
+def marked(source, name):
+    """Return the statement, or its first line if it has a body, that ends with a mark or holds it."""
+    mark = next((mark for mark in MARK.finditer(source) if mark[1] == name), None)
+    if mark is None:
+        raise RuntimeError(f"no guard is called {name!r}")
+    line, heads = 1 + source.count("\n", 0, mark.start()), []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.stmt, ast.ExceptHandler)):
+            last = node.body[0].lineno - 1 if getattr(node, "body", None) else node.end_lineno
+            if node.lineno <= line <= last:
+                heads.append((node.lineno, last, node))
+    return max(heads, key=lambda head: head[0])
+
+
+def default(node, head):
+    """Return what stands in the place of a guard."""
+    if isinstance(node, ast.If):
+        return "elif False:" if head.startswith("elif") else "if False:"
+    if isinstance(node, ast.ExceptHandler):
+        return "except ZeroDivisionError as error:"
+    if isinstance(node, ast.For):
+        return f"for {ast.unparse(node.target)} in ():"
+    return "if True:" if isinstance(node, ast.With) else "pass"
+
+
+def without(source, name, instead=None):
+    """Return a source without one of its guards."""
+    first, last, node = marked(source, name)
+    lines = source.split("\n")
+    head = lines[first - 1].lstrip()
+    indent = lines[first - 1].removesuffix(head)
+    return "\n".join([*lines[:first - 1], indent + (instead or default(node, head)), *lines[last:]])
+
+
+def guards(row):
+    """Yield mark, replacement and test of each guard of a row."""
+    for guard in row["guards"]:
+        guard = guard if isinstance(guard, dict) else {"mark": guard}
+        yield guard["mark"], guard.get("instead"), guard.get("test", row["test"])
 
 
 def copy_course(folder):
@@ -21,15 +87,6 @@ def copy_course(folder):
             shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "runs"))
         else:
             shutil.copyfile(ROOT / name, folder / name)
-
-
-def mutate(folder, guard):
-    """Take out one guard, which must be there exactly once."""
-    path = folder / guard["file"]
-    source = path.read_text(encoding="utf-8")
-    if source.count(guard["text"]) != 1:
-        raise RuntimeError(f"{guard['text']!r} is {source.count(guard['text'])} times in {guard['file']}, must be there once")
-    path.write_text(source.replace(guard["text"], guard["instead"]), encoding="utf-8")
 
 
 def passes(test, folder):
@@ -42,32 +99,34 @@ def passes(test, folder):
     return done.returncode == 0
 
 
-def red_without(name, guard):
+def red_without(row, mark, instead, test):
     """Say whether a row's test fails without one of its guards."""
     with tempfile.TemporaryDirectory() as folder:
         copy_course(Path(folder))
-        mutate(Path(folder), guard)
-        red = not passes(guard.get("test", rows()[name]["test"]), Path(folder))
-    print(f"{name}: {'red' if red else 'STILL GREEN'} without {guard['text'].strip()[:90]!r}", flush=True)
+        path = Path(folder) / marks()[mark].relative_to(ROOT)
+        path.write_text(without(path.read_text(encoding="utf-8"), mark, instead), encoding="utf-8")
+        red = not passes(test, Path(folder))
+    print(f"{row}: {'red' if red else 'STILL GREEN'} without {mark}", flush=True)
     return red
 
 
 def failed(result):
     """Say whether a guard could not be tried, and why; the others are kept."""
     if result.exception():
-        print(result.exception(), flush=True)
+        print(repr(result.exception()), flush=True)
     return bool(result.exception())
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", help="rows to try (default: all)")
     asked = parser.parse_args().rows or list(rows())
     with ThreadPoolExecutor(max_workers=2) as pool:
-        running = {name: [pool.submit(red_without, name, guard) for guard in rows()[name]["guards"]] for name in asked}
+        running = {name: [pool.submit(red_without, name, *guard) for guard in guards(rows()[name])] for name in asked}
     found = {name: [each.result() for each in results] for name, results in running.items() if not any(map(failed, results))}
     kept = json.loads(MUTATIONS.read_text(encoding="utf-8"))["rows"] if MUTATIONS.exists() else {}
-    MUTATIONS.write_text(json.dumps({"rows": dict(sorted((kept | found).items()))}, indent=1) + "\n", encoding="utf-8")
+    kept = {name: red for name, red in (kept | found).items() if name in rows()}
+    MUTATIONS.write_text(json.dumps({"rows": dict(sorted(kept.items()))}, indent=1) + "\n", encoding="utf-8")
     bad = [name for name in asked if not all(found.get(name, [False]))]
     if bad:
         sys.exit(f"error: a guard can be taken out and no test sees it, or the test could not be run: {', '.join(bad)}")

@@ -15,6 +15,7 @@ from pybtex.database import parse_file
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 
+from chapter_numbers import number_of  # noqa: E402
 from notebook_cells import split_directives  # noqa: E402
 from site_settings import read_settings, tag  # noqa: E402
 
@@ -81,10 +82,12 @@ class Writer:
         if kind == "image":
             alt = re.search(r"^:alt: *(.*)$", match["options"], re.MULTILINE)
             return f"![{alt[1] if alt else ''}]({title})"
+        name = title if kind == "admonition" else kind.capitalize()
         if kind == "exercise":
             self.exercises += 1
-            kind = f"exercise {self.prefix}{self.exercises}"
-        name = title if kind == "admonition" else kind.capitalize() + (title and f": {title}")
+            name += f" {self.prefix}{self.exercises}"
+        if title and kind != "admonition":
+            name += f": {title}"
         return f"**{name}**\n\n{text}"
 
     def plain(self, text):
@@ -125,6 +128,4 @@ def write(folder, paths):
     """Put the copies of the notebooks at `paths` into a folder, under the same names."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     for path in map(Path, paths):
-        number = re.match(r"\d+(?=_)", path.name)
-        copy = published(nbformat.read(path, 4), str(int(number[0])) if number else "")
-        nbformat.write(copy, Path(folder) / path.name)
+        nbformat.write(published(nbformat.read(path, 4), number_of(path.stem)), Path(folder) / path.name)

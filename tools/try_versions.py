@@ -1,7 +1,7 @@
 """Try the wheel with the lowest or with the highest versions of what it requires, in an environment of its own.
 
 `lowest` takes every requirement of settings.ini at the lowest release in its range that the registry has for this Python,
-`highest` takes torch and torchvision at the highest and leaves the others to pip. There the wheel is installed, every module is
+`highest` takes torch at the highest and leaves the others to pip. There the wheel is installed, every module is
 imported, a model is trained, its run is resumed, it is evaluated, a pretrained one is loaded, an explorer is made, and chapters 00 and
 01 are run. The environment is gigabytes large and is removed in the end.
 
@@ -27,29 +27,25 @@ from site_settings import read_settings  # noqa: E402
 CHAPTERS = ["00_data", "01_vae"]
 TRIAL = """
 import importlib, math, pkgutil, tempfile
-import torch, vae_tutorial
-for module in pkgutil.iter_modules(vae_tutorial.__path__):
+import torch
+import vae_tutorial as vt
+for module in pkgutil.iter_modules(vt.__path__):
     importlib.import_module(f"vae_tutorial.{module.name}")
-from vae_tutorial.data import Split, load_data
-from vae_tutorial.evaluation import evaluate
-from vae_tutorial.explorers import LatentExplorer
-from vae_tutorial.training import fit, load_pretrained
-from vae_tutorial.vae import VAE
 
 def trained(*epochs):
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as run:
         for count in epochs:
-            model = VAE()
-            history = fit(model, data, epochs=count, lr=1e-3, device="cpu", checkpoint=run, resume=True, progress=False)
+            model = vt.VAE()
+            history = vt.fit(model, data, epochs=count, lr=1e-3, device="cpu", checkpoint=run, resume=True, progress=False)
     assert len(history) == 2 and history[1].loss < history[0].loss
     return model
 
-data = load_data("mnist")
+data = vt.load_data("mnist")
 model, resumed = trained(2), trained(1, 2)
 assert all(torch.equal(a, b) for a, b in zip(model.parameters(), resumed.parameters())), "a resumed run ends elsewhere"
-assert math.isfinite(evaluate(model, data.test.images[:100], n_samples=4, progress=False).nll)
-shown, _ = LatentExplorer(load_pretrained("mnist-mlp-2d"), data, n=100)._repr_mimebundle_()
+assert math.isfinite(vt.evaluate(model, data.test.images[:100], n_samples=4, progress=False).nll)
+shown, _ = vt.LatentExplorer(vt.load_pretrained("mnist-mlp-2d"), data, n=100)._repr_mimebundle_()
 assert "application/vnd.jupyter.widget-view+json" in shown and "text/html" in shown
 """
 
@@ -104,7 +100,7 @@ def on_offer(environment, requirement):
 
 def pins(environment, end):
     """Return the versions to try: name==version."""
-    names = requirements() if end == "lowest" else ["torch", "torchvision"]
+    names = requirements() if end == "lowest" else ["torch"]
     place = 0 if end == "lowest" else -1
     return [f"{name}=={on_offer(environment, requirements()[name])[place]}" for name in names]
 

@@ -13,92 +13,76 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .vae import (Elbo, LatentModel, _check_factor, _check_generator, _check_images, _checked_sizes, _forward, _mean_over_images, _mlp,
-                              _through, reconstruction_loss)
+from .checks import check_sizes
+from .vae import Elbo, LatentModel, mlp, reconstruction_loss
 
 # %% ../nbs/06_autoencoder.ipynb #851270b8
 class AutoencoderOutput(NamedTuple):
-    """What a forward pass computes: `logits` of shape (B, *input_shape) and the codes `z` of shape (B, latent_dim)."""
+    """Of a forward pass: logits, (B, *input_shape), and codes z, (B, latent_dim)."""
 
     logits: Tensor
     z: Tensor
 
 
 class Autoencoder(LatentModel):
-    """Deterministic autoencoder with the multilayer perceptrons of `VAE`, and one number for each latent dimension.
+    """Deterministic autoencoder with the perceptrons of `VAE`, and a point for a code.
+
+    Hinton & Salakhutdinov (2006).
 
     Parameters
     ----------
-    input_shape : tuple of int
-        Shape of one image, (channels, height, width); any number of axes will do.
-    hidden_dims : tuple of int
-        Widths of the encoder's hidden layers, from the image inward; the decoder mirrors them. May be empty.
-    latent_dim : int
-        Number of latent dimensions.
-
-    Raises
-    ------
-    ValueError
-        If a size is not a positive whole number.
-
-    References
-    ----------
-    Hinton & Salakhutdinov (2006).
+    input_shape, hidden_dims, latent_dim
+        As for `VAE`.
     """
 
-    def __init__(self, input_shape: tuple[int, ...] = (1, 28, 28), hidden_dims: tuple[int, ...] = (400,), latent_dim: int = 20) -> None:
-        hidden_dims = _checked_sizes("hidden_dims", hidden_dims)
+    def __init__(self, input_shape: tuple[int, ...] = (1, 28, 28),
+                 hidden_dims: tuple[int, ...] = (400,), latent_dim: int = 20) -> None:
+        hidden_dims = check_sizes("hidden_dims", hidden_dims)
         super().__init__(input_shape, latent_dim, hidden_dims=hidden_dims)
-        pixels = math.prod(self.input_shape)
-        self.encoder = nn.Sequential(nn.Flatten(), *_mlp(pixels, *hidden_dims, self.latent_dim))
-        self.decoder = nn.Sequential(*_mlp(self.latent_dim, *reversed(hidden_dims), pixels), nn.Unflatten(1, self.input_shape))
+        widths = math.prod(self.input_shape), *hidden_dims, self.latent_dim
+        self.encoder = nn.Sequential(nn.Flatten(), *mlp(*widths))
+        self.decoder = nn.Sequential(*mlp(*reversed(widths)),
+                                     nn.Unflatten(1, self.input_shape))
 
     def encode(self, x: Tensor) -> Tensor:
-        """Codes `z`, shape (B, latent_dim), for intensities `x`, shape (B, *input_shape)."""
-        _check_images(x, self.input_shape, any_real=True)
-        return _through(self.encoder, "x", x)
+        """Codes `z`, shape (B, latent_dim), for intensities `x`, (B, *input_shape)."""
+        return self.encoder(x)
 
     def code(self, x: Tensor) -> Tensor:
         """The same as `encode`: here an image has one code and no other."""
         return self.encode(x)
 
-    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> AutoencoderOutput:
-        """Encode and decode; `generator` is taken as by a VAE, and nothing is drawn from it."""
-        _check_generator(generator)
+    def forward(self, x: Tensor,
+                generator: torch.Generator | None = None) -> AutoencoderOutput:
+        """Encode and decode; a `generator` is taken as by a VAE, and not used."""
         z = self.encode(x)
         return AutoencoderOutput(self.decode(z), z)
 
 # %% ../nbs/06_autoencoder.ipynb #9948ccb8
-def reconstruction_only(model: Callable[..., Any], x: Tensor, beta: float = 1.0, generator: torch.Generator | None = None, *,
-                        likelihood: str = "bernoulli") -> Elbo:
-    """The reconstruction term of a batch as the whole objective: what trains an autoencoder.
+def reconstruction_only(model: Callable[..., Any], x: Tensor, beta: float = 1.0,
+                        generator: torch.Generator | None = None, *,
+                        likelihood: str | Callable = "bernoulli") -> Elbo:
+    """The reconstruction term of a batch as the whole objective, for an autoencoder.
 
     Parameters
     ----------
     model : Autoencoder
-        Anything whose forward pass gives `logits`; of a VAE, it is the objective at β = 0.
+        Anything whose forward pass gives `logits`; for a VAE it is the objective at
+        β = 0.
     x : Tensor, shape (B, *input_shape)
         Intensities in [0, 1].
     beta : float
         Entered in the result and without effect, for there is no KL.
     generator : torch.Generator, optional
         Source of the draws, if the model makes any.
-    likelihood : str
+    likelihood : str or callable
         See `reconstruction_loss`.
 
     Returns
     -------
     Elbo
         `loss` and `reconstruction` are the same; `kl` is zero.
-
-    Raises
-    ------
-    TypeError
-        If the images are no floating-point tensor, or the model gives no `logits`.
-    ValueError
-        If there are no images, or `beta` is not a finite number of at least 0; and as `reconstruction_loss`.
     """
-    _check_factor("beta", beta)
-    out = _forward(model, x, generator, ("logits",), "an Autoencoder does, and so does a VAE")
-    reconstruction = _mean_over_images(reconstruction_loss(out.logits, x, likelihood))
+    logits = model(x, generator).logits
+    reconstruction = reconstruction_loss(logits, x, likelihood).mean()
     return Elbo(reconstruction, reconstruction, torch.zeros_like(reconstruction), beta)

@@ -7,65 +7,70 @@ __all__ = ['ConvVAE']
 
 # %% ../nbs/08_conv.ipynb #5a5da4d6
 import math
-from typing import Any
 
+import torch
 from torch import nn
 
-from .vae import BaseVAE, _checked_sizes
+from .checks import check_sizes
+from .vae import BaseVAE
 
 # %% ../nbs/08_conv.ipynb #5f117836
 class ConvVAE(BaseVAE):
-    """Variational autoencoder with convolutions of stride 2 in the encoder and their transposes in the decoder.
+    """Variational autoencoder of convolutions with stride 2 and of their transposes.
 
     Parameters
     ----------
-    latent_dim : int
-        Number of latent dimensions.
-    channels : tuple of int
-        Channels after each convolution of the encoder, each of which halves height and width (rounding up); the decoder mirrors them
-        and ends with half of the first. At least one.
     input_shape : tuple of int
         Shape of one image, (channels, height, width), of any size.
-
-    Raises
-    ------
-    ValueError
-        If a size is not a positive whole number, there are no channels, or the shape has not three axes.
+    channels : tuple of int
+        Channels after each convolution of the encoder, each of which halves height and
+        width (rounding up); the decoder mirrors them and ends with half of the first.
+    latent_dim : int
+        Number of latent dimensions.
     """
 
-    def __init__(self, latent_dim: int = 2, channels: tuple[int, ...] = (32, 64, 128), input_shape: tuple[int, ...] = (1, 28, 28)) -> None:
-        channels, input_shape = _checked_sizes("channels", channels, fewest=1), _checked_image_shape(input_shape)
+    memory_format = torch.channels_last      # in which convolutions are fastest
+
+    def __init__(self, input_shape: tuple[int, ...] = (1, 28, 28), *,
+                 channels: tuple[int, ...] = (32, 64, 128),
+                 latent_dim: int = 2) -> None:
+        named = "" if hasattr(input_shape, "__len__") else "; or name it: latent_dim=2"
+        if named or len(input_shape) != 3:
+            raise ValueError(f"input_shape is {input_shape!r}, must be (channels, "
+                             f"height, width){named}")
+        channels = check_sizes("channels", channels, fewest=1)
         super().__init__(input_shape, latent_dim, channels=channels)
-        sizes = [input_shape[1:]]
-        for _ in channels:
-            sizes.append(tuple(math.ceil(size / 2) for size in sizes[-1]))
+        n_pixel, *size = self.input_shape      # channels of a pixel, height and width
+        sizes = [tuple(math.ceil(side / 2**i) for side in size)
+                 for i in range(len(channels) + 1)]
         inner = (channels[-1], *sizes[-1])
-        self.encoder = nn.Sequential(*_halve(input_shape[0], *channels), nn.Flatten(), nn.Linear(math.prod(inner), 2 * self.latent_dim))
+        self.encoder = nn.Sequential(
+            *_halve(n_pixel, *channels), nn.Flatten(),
+            nn.Linear(math.prod(inner), 2 * self.latent_dim))
         widths = (*reversed(channels), max(1, channels[0] // 2))
-        self.decoder = nn.Sequential(nn.Linear(self.latent_dim, math.prod(inner)), nn.ReLU(inplace=True), nn.Unflatten(1, inner),
-                                     *_double(widths, sizes[::-1]), nn.Conv2d(widths[-1], input_shape[0], 3, padding=1))
+        self.decoder = nn.Sequential(
+            nn.Linear(self.latent_dim, math.prod(inner)), nn.ReLU(inplace=True),
+            nn.Unflatten(1, inner), *_double(widths, sizes[::-1]),
+            nn.Conv2d(widths[-1], n_pixel, 3, padding=1))
 
 # %% ../nbs/08_conv.ipynb #cc8649af
-def _checked_image_shape(input_shape: Any) -> tuple[int, ...]:
-    shape = _checked_sizes("input_shape", input_shape)
-    if len(shape) != 3:
-        raise ValueError(f"input_shape is {input_shape!r}, must be (channels, height, width)")
-    return shape
-
-
 def _halve(*channels: int) -> list[nn.Module]:
-    """Convolutions of stride 2 between these channels, each with its ReLU, in place: the memory is gone through once less."""
+    """Convolutions of stride 2 between these channels, each with its ReLU."""
     layers: list[nn.Module] = []
     for n_in, n_out in zip(channels, channels[1:]):
-        layers += [nn.Conv2d(n_in, n_out, 3, stride=2, padding=1), nn.ReLU(inplace=True)]
+        # in place: the memory is gone through once less
+        layers += [nn.Conv2d(n_in, n_out, 3, stride=2, padding=1),
+                   nn.ReLU(inplace=True)]
     return layers
 
 
 def _double(channels: tuple[int, ...], sizes: list[tuple[int, ...]]) -> list[nn.Module]:
-    """Transposed convolutions of stride 2 between these channels and (height, width) sizes, each with its ReLU."""
+    """Transposed convolutions between these channels and sizes, each with its ReLU."""
     layers: list[nn.Module] = []
     for n_in, n_out, small, large in zip(channels, channels[1:], sizes, sizes[1:]):
         # stride 2 leads from n to 2 n - 1: an even size needs one row and column more
         rows, columns = (b - (2 * a - 1) for a, b in zip(small, large))
-        layers += [nn.ConvTranspose2d(n_in, n_out, 3, stride=2, padding=1, output_padding=(rows, columns)), nn.ReLU(inplace=True)]
+        layers += [nn.ConvTranspose2d(n_in, n_out, 3, stride=2, padding=1,
+                                      output_padding=(rows, columns)),
+                   nn.ReLU(inplace=True)]
     return layers

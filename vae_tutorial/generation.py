@@ -7,140 +7,87 @@ __all__ = ['decode_images', 'lerp', 'slerp', 'interpolate', 'traverse', 'grid_po
 
 # %% ../nbs/04_generation.ipynb #e0126ded
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .data import _check_choice
-from .evaluation import _check_batch, _check_finite, _check_model, _ready
-from .training import _check_whole
-from .vae import BaseVAE, LatentModel, evaluating, kl_divergence
+from .checks import (check_choice, check_finite, check_images, check_kind,
+                                 check_number, check_same_shape, check_whole)
+from .vae import BaseVAE, LatentModel, as_input, evaluating, kl_divergence
 
 # %% ../nbs/04_generation.ipynb #aa216545
 def decode_images(model: LatentModel, z: Tensor, batch_size: int = 1000) -> Tensor:
-    """Images of codes, a batch at a time, with the model in evaluation mode and left in its own.
+    """Images of codes, `batch_size` at a time, with the model in evaluation mode.
+
+    Intensities in [0, 1], shape (..., *input_shape), on the model's device.
 
     Parameters
     ----------
     model : LatentModel
-        On any device; the codes are moved to it.
+        In any mode, which is left as it was; the codes are moved to its device.
     z : Tensor, shape (..., latent_dim)
         Codes, with any leading axes.
-    batch_size : int
-        Codes at a time.
-
-    Returns
-    -------
-    Tensor, shape (..., *input_shape)
-        Intensities in [0, 1], on the model's device.
-
-    Raises
-    ------
-    TypeError
-        If `model` has no latent space, or `z` is no tensor of floating-point numbers.
-    ValueError
-        If the last axis of `z` is not the latent space's, or a number in it is not finite.
     """
-    _check_model(model, LatentModel, "codes are points of its latent space")
-    _check_whole("batch_size", batch_size)
-    _check_finite("z", z)
-    if z.ndim == 0 or z.shape[-1] != model.latent_dim:
-        raise ValueError(f"z has shape {tuple(z.shape)}, must be (..., {model.latent_dim})")
+    check_kind("model", model, LatentModel, "codes are points of its latent space")
+    batch_size = check_whole("batch_size", batch_size)
+    check_finite("z", z)
+    if z.shape[-1:] != (model.latent_dim,):
+        raise ValueError(f"z has shape {tuple(z.shape)}, "
+                         f"must be (..., {model.latent_dim})")
     flat = z.reshape(-1, model.latent_dim).to(next(model.parameters()))
     with evaluating(model):
-        images = torch.cat([model.decode(part).sigmoid() for part in flat.split(batch_size)])
-    return images.reshape(*z.shape[:-1], *model.input_shape)
+        images = [model.decode(part).sigmoid() for part in flat.split(batch_size)]
+    return torch.cat(images).reshape(*z.shape[:-1], *model.input_shape)
 
 # %% ../nbs/04_generation.ipynb #30bc154c
 def lerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
-    """Points on the straight line from `a` to `b`.
+    """Points on the straight line from `a`, at t = 0, to `b`, at t = 1.
 
-    Parameters
-    ----------
-    a, b : Tensor, shape (..., latent_dim)
-        Ends, with any leading axes that broadcast.
-    t : float or Tensor
-        0 at `a`, 1 at `b`; a tensor broadcasts against the leading axes.
-
-    Returns
-    -------
-    Tensor, shape (..., latent_dim)
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is of another kind, is not finite, or does not fit the others.
+    Ends and points have shape (..., latent_dim), with any leading axes that broadcast;
+    a tensor `t` broadcasts against the leading axes.
     """
-    place, dtype = _place(t, a, b), torch.result_type(a, b)
-    return torch.lerp(a.to(dtype), b.to(dtype), place.to(dtype))
+    a, b, place, dtype = _ends(a, b, t)
+    return torch.lerp(a, b, place).to(dtype)
 
 
-def _place(t, a, b):
-    """`t` as a tensor with an axis for the latent dimensions, once it and both ends are seen to fit each other."""
-    _check_ends(a, b)
-    try:
-        t = torch.as_tensor(t, dtype=torch.promote_types(torch.result_type(a, b), torch.float32), device=a.device)
-    except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"t is {t!r:.60}, must be a number or a Tensor of numbers") from None
-    _check_finite("t", t)
-    leading = [tuple(shape) for shape in (a.shape[:-1], b.shape[:-1], t.shape)]
-    try:
-        torch.broadcast_shapes(*leading)
-    except RuntimeError:
-        raise ValueError("a, b and t have leading axes {}, {} and {}, must have such as broadcast".format(*leading)) from None
-    return t[..., None]
-
-
-def _check_ends(a, b):
-    if isinstance(a, Tensor) and isinstance(b, Tensor) and a.device != b.device:
-        raise ValueError(f"b is on {b.device}, must be on {a.device}, as a is")
-    for name, end in (("a", a), ("b", b)):
-        _check_finite(name, end)
-        if not end.ndim or not end.shape[-1]:
-            raise ValueError(f"{name} has shape {tuple(end.shape)}, must be (..., latent_dim)")
-    if a.shape[-1] != b.shape[-1]:
-        raise ValueError(f"b has shape {tuple(b.shape)}, must be (..., {a.shape[-1]}), for a has {tuple(a.shape)}")
+def _ends(a, b, t):
+    """Ends and `t` in float32 or wider, `t` with an axis more; the ends' own format."""
+    check_finite("a", a)
+    check_finite("b", b)
+    if not a.ndim or a.shape[-1:] != b.shape[-1:]:         # 1 and 20 would be broadcast
+        raise ValueError(f"a and b have shapes {tuple(a.shape)} and {tuple(b.shape)}, "
+                         "must be (..., latent_dim), of one latent_dim")
+    dtype = torch.result_type(a, b)
+    wide = torch.promote_types(dtype, torch.float32)
+    t = check_finite("t", torch.as_tensor(t, dtype=wide, device=a.device))
+    return a.to(wide), b.to(wide), t[..., None], dtype
 
 # %% ../nbs/04_generation.ipynb #e2264260
 def slerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
-    """Points on the arc from `a` to `b`: the direction turns at an even pace, the length changes evenly.
+    """Points on the arc from `a` to `b`: direction and length change at an even pace.
 
-    Parameters
-    ----------
-    a, b : Tensor, shape (..., latent_dim)
-        Ends, with any leading axes that broadcast. Where one is zero it takes the other's direction; where they
-        are opposite, the arc leads through a direction that depends on `a` alone.
-    t : float or Tensor
-        0 at `a`, 1 at `b`; a tensor broadcasts against the leading axes.
-
-    Returns
-    -------
-    Tensor, shape (..., latent_dim)
-
-    Raises
-    ------
-    TypeError, ValueError
-        As by `lerp`.
-
-    References
-    ----------
-    Shoemake (1985); White (2016), for latent spaces.
+    Shoemake (1985); White (2016), for latent spaces. Arguments and shapes are those of
+    `lerp`. Where one end is zero it takes the other's direction; where they are
+    opposite, the arc leads through a direction that depends on `a` alone.
     """
-    place, dtype = _place(t, a, b), torch.result_type(a, b)
-    a, b = torch.broadcast_tensors(a.to(place.dtype), b.to(place.dtype))
+    a, b, place, dtype = _ends(a, b, t)
+    a, b = torch.broadcast_tensors(a, b)
     length_a, length_b = _length(a), _length(b)
     start = _unit(torch.where(length_a > 0, a, b))
     end = _unit(torch.where(length_b > 0, b, a))
     # sharp at 0 and at a half turn, where an arc cosine has lost half its digits
-    angle = 2 * torch.atan2(_length(start - end), _length(start + end))
-    direction = (place * angle).cos() * start + (place * angle).sin() * _sideways(start, end)
+    angle = place * 2 * torch.atan2(_length(start - end), _length(start + end))
+    direction = angle.cos() * start + angle.sin() * _sideways(start, end)
     return (torch.lerp(length_a, length_b, place) * direction).to(dtype)
 
 # %% ../nbs/04_generation.ipynb #e66982f7
 def _length(v):
-    # in units of a power of two, which cost no digit, so that no square overflows or vanishes
-    unit = v.detach().abs().amax(-1, keepdim=True).log2().floor().exp2().clamp(min=torch.finfo(v.dtype).tiny)
+    # in units of a power of two, which cost no digit: no square overflows or vanishes
+    largest = v.detach().abs().amax(-1, keepdim=True)
+    unit = largest.log2().floor().exp2().clamp(min=torch.finfo(v.dtype).tiny)
     return (v / unit).norm(dim=-1, keepdim=True) * unit
 
 
@@ -150,165 +97,118 @@ def _unit(v):
 
 
 def _sideways(start, end):
-    """The unit vector at a right angle to `start`, on the side of `end`; `start` and `end` have length 1."""
-    # where the two are opposite, any right angle will do: the axis that `start` has least of, made orthogonal
-    axis = torch.zeros_like(start).scatter(-1, start.abs().argmin(-1, keepdim=True), 1.0)
+    """The unit vector at a right angle to the unit vector `start`, towards `end`."""
+    # if opposite, any right angle will do: begin with the smallest entry of `start`
+    least = start.abs().argmin(-1, keepdim=True)
+    axis = torch.zeros_like(start).scatter(-1, least, 1.0)
     opposite = _length(start + end) < 16 * torch.finfo(start.dtype).eps
     side = torch.where(opposite, axis, end)
-    for _ in range(2):                # the second pass removes what rounding left of `start` in the first
+    for _ in range(2):                # the second pass removes what rounding left
         side = _unit(side - (side * start).sum(-1, keepdim=True) * start)
     return side
 
 # %% ../nbs/04_generation.ipynb #cc824132
-def interpolate(model: LatentModel, a: Tensor, b: Tensor, steps: int = 10, method: str = "lerp") -> Tensor:
+def interpolate(model: LatentModel, a: Tensor, b: Tensor, steps: int = 10,
+                method: str = "lerp") -> Tensor:
     """Images along the way between the codes of two images.
+
+    Intensities in [0, 1], shape (steps, *input_shape) or (B, steps, *input_shape): show
+    a batch with `show_images(images.flatten(0, 1), columns=steps)`.
 
     Parameters
     ----------
-    model : LatentModel
-        Its `code` gives the ends of the way.
     a, b : Tensor, shape (*input_shape) or (B, *input_shape)
         Two images, or two batches of them, as grey values (uint8) or intensities.
     steps : int
         Images on the way, both reconstructed ends included.
     method : {"lerp", "slerp"}
         Along a straight line or along an arc.
-
-    Returns
-    -------
-    Tensor, shape (steps, *input_shape) or (B, steps, *input_shape)
-        Intensities in [0, 1]. Show a batch with `show_images(images.flatten(0, 1), columns=steps)`.
-
-    Raises
-    ------
-    TypeError
-        If `model` has no latent space, or `a` or `b` is no tensor of images.
-    ValueError
-        If `a` and `b` differ in shape or are no images of the model's, or if `steps` or `method` is not allowed.
     """
-    _check_choice("method", method, tuple(_METHODS))
-    _check_whole("steps", steps, lowest=2)
-    start, end = _code("a", a, model)[..., None, :], _code("b", b, model)[..., None, :]
-    if a.shape != b.shape:
-        raise ValueError(f"b has shape {tuple(b.shape)}, must have that of a, {tuple(a.shape)}")
-    return decode_images(model, _METHODS[method](start, end, torch.linspace(0, 1, steps)))
-
-
-_METHODS = {"lerp": lerp, "slerp": slerp}
+    way = {"lerp": lerp, "slerp": slerp}
+    path = way[check_choice("method", method, way)]
+    t = torch.linspace(0, 1, check_whole("steps", steps, low=2))
+    start, end = _code("a", a, model), _code("b", b, model)
+    check_same_shape("a", a, "b", b)
+    return decode_images(model, path(start[..., None, :], end[..., None, :], t))
 
 
 def _code(name: str, x: Tensor, model: LatentModel) -> Tensor:
-    """Codes of one image, shape (latent_dim,), or of a batch of them, shape (B, latent_dim)."""
-    _check_model(model, LatentModel, "it gives images a code and decodes codes")
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name} is {type(x).__name__}, must be a Tensor of images")
-    single = x.shape == model.input_shape
-    images = x[None] if single else x
-    _check_batch(name, images, model)
+    """The code of an image, (latent_dim,), or codes of a batch, (B, latent_dim)."""
+    check_kind("model", model, LatentModel, "it gives images a code and decodes codes")
+    check_kind(name, x, Tensor, "one image or a batch of them")
+    images = x[None] if x.shape == model.input_shape else x
+    check_images(name, images, model.input_shape)
     with evaluating(model):
-        code = model.code(_ready(images, model))
-    wrong = int((~code.isfinite()).sum())
-    if wrong:
-        raise ValueError(f"model gives {wrong} values of codes that are not finite for {name}: was it trained?")
-    return code[0] if single else code
+        codes = check_finite(f"model.code({name})", model.code(as_input(images, model)))
+    return codes[0] if images is not x else codes
 
 # %% ../nbs/04_generation.ipynb #53b22d48
-def traverse(model: LatentModel, start: Tensor, dims: Sequence[int] | Tensor | None = None,
+def traverse(model: LatentModel, start: Tensor,
+             dims: Sequence[int] | Tensor | None = None,
              values: Sequence[float] | Tensor = (-3, -2, -1, 0, 1, 2, 3)) -> Tensor:
     """Images of a code in which one dimension at a time takes other values.
 
+    Intensities in [0, 1], shape (len(dims), len(values), *input_shape): show them with
+    `show_images(images.flatten(0, 1), columns=len(values))`.
+
     Parameters
     ----------
-    model : LatentModel
-        On any device.
     start : Tensor, shape (latent_dim,) or (*input_shape)
         A code, or an image (uint8 grey values or intensities) whose code is taken.
     dims : sequence of int, optional
-        Dimensions to move, a row each. By default all of them: for an image and a VAE by the KL that the image pays in them,
-        the highest first, else in their own order.
+        Dimensions to move, a row each. By default all: for an image and a VAE by the KL
+        that the image pays in them, the highest first, else in their own order.
     values : sequence of float
         Values that the dimension takes, from left to right.
-
-    Returns
-    -------
-    Tensor, shape (len(dims), len(values), *input_shape)
-        Intensities in [0, 1]. Show them with `show_images(images.flatten(0, 1), columns=len(values))`.
-
-    Raises
-    ------
-    TypeError
-        If `model` has no latent space, or `start` is no Tensor.
-    ValueError
-        If `start` is neither a code nor an image of the model's, `dims` names a dimension that is not there, or
-        `values` is no list of finite numbers.
     """
-    z = _start(model, start)
-    rows = _as_list(_all_dims(model, start) if dims is None else dims)
-    whole = rows.dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-    if not whole or not len(rows) or rows.min() < 0 or rows.max() >= model.latent_dim:
-        raise ValueError(f"dims is {dims!r:.60}, must be a list of whole numbers from 0 to {model.latent_dim - 1}")
-    columns = _as_list(values, torch.float32)
-    if not len(columns) or not columns.isfinite().all():
-        raise ValueError(f"values is {values!r:.60}, must be a list of finite numbers")
+    (z, order), limit = _start(model, start), torch.finfo(torch.float32).max
+    dims = order if dims is None else dims
+    rows = _each("dims", dims, partial(check_whole, low=0, high=model.latent_dim - 1))
+    columns = _each("values", values, partial(check_number, low=-limit, high=limit))
     codes = z.detach().cpu().float().repeat(len(rows), len(columns), 1)
-    codes[torch.arange(len(rows)), :, rows.long()] = columns
+    row = torch.tensor(rows, dtype=torch.int64)
+    codes[torch.arange(len(row)), :, row] = torch.tensor(columns)
     return decode_images(model, codes)
 
 
-def _as_list(values, dtype=None):
-    """A tensor with one axis on the CPU, empty where the values make none."""
-    try:
-        found = torch.as_tensor(values, dtype=dtype).detach().cpu()
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        found = torch.empty(0)
-    return found if found.ndim == 1 else torch.empty(0)
+def _each(name: str, values: Any, check: Callable[[str, Any], Any]) -> list[Any]:
+    """What a check makes of each entry of a sequence, an array or a tensor."""
+    if getattr(values, "ndim", 1) != 1 or not hasattr(values, "__iter__"):
+        raise TypeError(f"{name} is {values!r:.60}, must be a list such as [0, 1]")
+    return [check(name, value) for value in values]
 
 # %% ../nbs/04_generation.ipynb #48243124
 def _start(model, start):
-    """The code from which to set out: itself, or that of an image."""
-    _check_model(model, LatentModel, "a code is a point of its latent space")
-    shape = tuple(start.shape) if isinstance(start, Tensor) else None
-    if shape == (model.latent_dim,):
-        _check_finite("start", start)
-        return start
-    if shape is not None and shape != model.input_shape:
-        raise ValueError(f"start has shape {shape}, must be that of a code, ({model.latent_dim},), or of an image, {model.input_shape}")
-    return _code("start", start, model)
-
-
-def _all_dims(model, start):
-    """All dimensions, those with the highest KL first if `start` is an image that the model has a KL for."""
-    if start.shape == (model.latent_dim,) or not isinstance(model, BaseVAE):
-        return range(model.latent_dim)
+    """A code, and all dimensions; of an image with a KL, those of the highest first."""
+    check_kind("model", model, LatentModel, "a code is a point of its latent space")
+    check_kind("start", start, Tensor, "a code or an image")
+    if start.shape == (model.latent_dim,):
+        return check_finite("start", start), range(model.latent_dim)
+    if start.shape != model.input_shape:
+        raise ValueError(f"start has shape {tuple(start.shape)}, must be a code, "
+                         f"({model.latent_dim},), or an image, {model.input_shape}")
+    code = _code("start", start, model)
+    if not isinstance(model, BaseVAE):
+        return code, range(model.latent_dim)
     with evaluating(model):
-        kl = kl_divergence(*model.encode(_ready(start[None], model)))[0]
-    return kl.argsort(descending=True, stable=True)
+        kl = kl_divergence(*model.encode(as_input(start[None], model)))[0]
+    return code, kl.argsort(descending=True, stable=True)
 
 # %% ../nbs/04_generation.ipynb #5c60341b
 def grid_points(n: int = 20, range: tuple[float, float] | None = None) -> Tensor:
-    """Points of a plane in n rows and n columns, the highest row first, as a picture is drawn.
+    """Points of a plane in n rows and n columns, the highest row first as in a picture.
+
+    They have shape (n * n, 2); the first coordinate grows to the right.
 
     Parameters
     ----------
-    n : int
-        Points in a row and rows.
     range : (low, high), optional
-        Evenly spaced coordinates, ends included. By default those of n equal shares of a standard normal's mass: the
-        quantiles of 1/(2n), 3/(2n), ..., 1 - 1/(2n).
-
-    Returns
-    -------
-    Tensor, shape (n * n, 2)
-        Row by row; the first coordinate grows to the right, the second one upward.
-
-    Raises
-    ------
-    ValueError
-        If `n` is no positive whole number, or `range` is not two numbers of which the first is lower.
+        Evenly spaced coordinates, ends included. By default those of n equal shares of
+        a standard normal's mass: the quantiles of 1/(2n), 3/(2n), ..., 1 - 1/(2n).
     """
-    _check_whole("n", n)
+    n = check_whole("n", n)
     if range is None:
-        along = torch.special.ndtri((torch.arange(n, dtype=torch.float64) + 0.5) / n).float()
+        along = torch.special.ndtri((torch.arange(n).double() + 0.5) / n).float()
     else:
         low, high = _checked_range(range)
         along = torch.linspace(low, high, n)
@@ -317,40 +217,25 @@ def grid_points(n: int = 20, range: tuple[float, float] | None = None) -> Tensor
 
 def _checked_range(range):
     try:
-        low, high = (float(1.0 * end) for end in range)         # float alone would take a text for a number
+        low, high = (check_number("range", end, low=-math.inf) for end in range)
     except (TypeError, ValueError):
-        low = high = math.nan
-    if not -math.inf < low < high < math.inf:
-        raise ValueError(f"range is {range!r}, must be two numbers (low, high) with low < high")
+        low = high = 0
+    if low >= high:
+        raise ValueError(f"range is {range!r}, must be two numbers (low, high) "
+                         "with low < high")
     return low, high
 
 # %% ../nbs/04_generation.ipynb #84145657
-def manifold_grid(model: LatentModel, n: int = 20, range: tuple[float, float] | None = None) -> Tensor:
+def manifold_grid(model: LatentModel, n: int = 20,
+                  range: tuple[float, float] | None = None) -> Tensor:
     """Images of a grid over a two-dimensional latent space.
 
-    Parameters
-    ----------
-    model : LatentModel
-        With `latent_dim` 2.
-    n : int
-        Images in a row and rows.
-    range : (low, high), optional
-        As in `grid_points`: quantiles of the prior by default, such that every image stands for an equal share of it.
-
-    Returns
-    -------
-    Tensor, shape (n * n, *input_shape)
-        Intensities in [0, 1], row by row from the highest second coordinate down. Show them with
-        `show_images(images, columns=n, gap=0)`.
-
-    Raises
-    ------
-    TypeError
-        If `model` has no latent space.
-    ValueError
-        If the latent space has another number of dimensions, or `n` or `range` is not allowed.
+    They are decoded from `grid_points(n, range)`: by default each has an equal share of
+    the prior. Intensities in [0, 1], shape (n * n, *input_shape); show them with
+    `show_images(images, columns=n, gap=0)`.
     """
-    _check_model(model, LatentModel, "it needs a latent space")
+    check_kind("model", model, LatentModel, "it needs a latent space")
     if model.latent_dim != 2:
-        raise ValueError(f"model has latent_dim {model.latent_dim}, must have 2: a grid is a picture of a plane")
+        raise ValueError(f"model has latent_dim {model.latent_dim}, must have 2: "
+                         "a grid is a picture of a plane")
     return decode_images(model, grid_points(n, range))

@@ -20,143 +20,73 @@ from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from .data import _check_choice, _check_within, intensities
-from .evaluation import _check_batch, _check_model
-from .training import _check_number, _check_whole
-from .vae import LatentModel, _widen, evaluating
+from .checks import (check_choice, check_images, check_kind, check_labels,
+                                 check_number, check_points, check_seed, check_whole)
+from .data import Split
+from .devices import widen
+from .vae import LatentModel, as_input, evaluating
 
 # %% ../nbs/05_latent_space.ipynb #2445e71b
-def encodings(model: LatentModel, images: Tensor, batch_size: int = 1000) -> Tensor:
-    """The codes of many images: for a VAE the means, for an autoencoder its only answer.
+def encodings(model: LatentModel, images: Split | Tensor,
+              batch_size: int = 1000) -> Tensor:
+    """The codes of many images: a VAE's means, an autoencoder's only answer.
 
-    Parameters
-    ----------
-    model : LatentModel
-        On any device and in any mode, which are left as they were.
-    images : Tensor of uint8, shape (N, *input_shape)
-        Grey values, on any device.
-    batch_size : int
-        Images at a time.
-
-    Returns
-    -------
-    Tensor, shape (N, latent_dim)
-        On the CPU, in float32 or wider.
-
-    Raises
-    ------
-    TypeError
-        If `model` has no codes, or `images` are no grey values.
-    ValueError
-        If `images` have another shape, or `batch_size` is no positive whole number.
+    Takes any model, and images as `posterior` does; gives a Tensor of shape
+    (N, latent_dim) on the CPU, in float32 or wider.
     """
-    _check_model(model, LatentModel, "it gives each image a code")
-    _check_whole("batch_size", batch_size)
-    if not isinstance(images, Tensor):
-        raise TypeError(f"images is {type(images).__name__}, must be a Tensor of uint8, such as data.test.images")
-    _check_batch("images", images, model)
-    like = next(model.parameters())
+    check_kind("model", model, LatentModel, "it gives each image a code")
+    batch_size = check_whole("batch_size", batch_size)
+    images = check_images("images", images, model.input_shape)
     with evaluating(model):
-        parts = [model.code(intensities(part).to(like)) for part in images.split(batch_size)]
-        return _widen(torch.cat(parts)).cpu()
-
-# %% ../nbs/05_latent_space.ipynb #e41709bf
-def _as_array(name, values):
-    """An array of what may be a tensor or nested lists."""
-    if isinstance(values, Tensor):
-        values = values.detach().cpu()
-        return (values.double() if values.is_floating_point() else values).numpy()        # NumPy knows no bfloat16
-    try:
-        return np.asarray(values)
-    except ValueError:
-        raise ValueError(f"{name} is {values!r:.60}, must be an array: its rows are of different lengths") from None
-
-
-def _as_points(name, points, fewest=2):
-    """`points` as a float64 array with one row a point, or an error that says what is wrong with them."""
-    points = _as_array(name, points)
-    if points.dtype.kind not in "fiub":
-        raise TypeError(f"{name} holds {points.dtype}, must hold real numbers")
-    if points.ndim != 2 or len(points) < fewest or not points.shape[1]:
-        raise ValueError(f"{name} has shape {points.shape}, must be (N, D) with N of at least {fewest} and D of at least 1")
-    points = points.astype(np.float64)
-    wrong = ~(np.abs(points) <= 1e100)                 # squares of more would overflow
-    if wrong.any():
-        raise ValueError(f"{name} holds {wrong.sum()} values that are not finite, the first of them {points[wrong][0]}: "
-                         "must be numbers from -1e100 to 1e100")
-    return points
-
-
-def _as_labels(name, labels, count):
-    labels = _as_array(name, labels)
-    if labels.shape != (count,):
-        raise ValueError(f"{name} has shape {labels.shape}, must be ({count},): one label for each point")
-    wrong = np.sum(labels != labels)
-    if wrong:
-        raise ValueError(f"{name} holds {wrong} values that are NaN, must hold classes")
-    return labels
+        parts = [model.code(as_input(part, model)) for part in images.split(batch_size)]
+        return widen(torch.cat(parts)).cpu()
 
 # %% ../nbs/05_latent_space.ipynb #f78512a5
+_Points = Tensor | ArrayLike
+
+
 class Pca(NamedTuple):
-    """Principal components of points in D dimensions; `transform` gives the projections of other points.
+    """Principal components of points in D dimensions, as float64 arrays.
 
-    `points` has shape (N, n); `explained`, shape (n,), is the share of the total variance along each component,
-    in falling order; `components` has shape (n, D) with rows of length 1, `mean` (D,). All are float64.
+    `points` has shape (N, n); `explained`, shape (n,), is the share of variance along
+    each component, in falling order; `components`, (n, D), has rows of length 1; `mean`
+    has shape (D,).
     """
-
     points: np.ndarray
     explained: np.ndarray
     components: np.ndarray
     mean: np.ndarray
 
-    def transform(self, codes: Tensor | ArrayLike) -> np.ndarray:
-        """Projections, shape (M, n), of `codes`, shape (M, D); ValueError on any other shape."""
-        points = _as_points("codes", codes, fewest=0)
-        _check_columns("codes", points, len(self.mean))
+    def transform(self, codes: _Points) -> np.ndarray:
+        """Projections, shape (M, n), of other points `codes`, shape (M, D)."""
+        points = check_points("codes", codes, fewest=0, columns=len(self.mean))
         return (points - self.mean) @ self.components.T
 
-
-def _check_columns(name, points, columns):
-    if points.shape[1] != columns:
-        raise ValueError(f"{name} has shape {points.shape}, must be (M, {columns})")
-
 # %% ../nbs/05_latent_space.ipynb #8d47315c
-def pca(codes: Tensor | ArrayLike, n: int = 2) -> Pca:
-    """Project points on the directions in which they vary most.
+def pca(codes: _Points, n: int = 2) -> Pca:
+    """Project points on the directions in which they vary most (Pearson, 1901).
+
+    Signs are fixed: the largest entry of each component is positive.
 
     Parameters
     ----------
     codes : Tensor or array, shape (N, D)
-        The points.
+        The points, not all of them the same.
     n : int
         Number of directions, at most min(N, D).
-
-    Returns
-    -------
-    Pca
-        Its signs are fixed: the largest entry of each component is positive.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `codes` are no finite points, or all the same, or `n` is out of range.
-
-    References
-    ----------
-    Pearson (1901).
     """
-    points = _as_points("codes", codes)
-    _check_whole("n", n)
-    if n > min(points.shape):
-        raise ValueError(f"n is {n}, must be at most {min(points.shape)} for codes of shape {points.shape}")
-    if (points == points[0]).all():        # their mean may be another point, by rounding
-        raise ValueError(f"codes are all the same point, {points[0]!r:.60}, must differ: there is no variance to explain")
+    points = check_points("codes", codes)
+    n = check_whole("n", n, high=min(points.shape))
+    if (points == points[0]).all():       # their mean may be another point, by rounding
+        raise ValueError(f"codes are all the same point, {points[0]!r:.60}, must "
+                         "differ: there is no variance to explain")
     mean = points.mean(0)
     _, lengths, components = np.linalg.svd(points - mean, full_matrices=False)
     shares = (lengths / lengths[0]) ** 2
     largest = np.abs(components).argmax(1)[:, None]
-    components = (components * np.sign(np.take_along_axis(components, largest, 1)))[:n]
-    return Pca((points - mean) @ components.T, (shares / shares.sum())[:n], components, mean)
+    components = components * np.sign(np.take_along_axis(components, largest, 1))
+    projections = (points - mean) @ components[:n].T
+    return Pca(projections, (shares / shares.sum())[:n], components[:n], mean)
 
 # %% ../nbs/05_latent_space.ipynb #a5fe9500
 # Okabe and Ito's eight, then a light grey and a dark brown
@@ -164,50 +94,47 @@ CLASS_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00",
                 "#56B4E9", "#F0E442", "#000000", "#BBBBBB", "#661100")
 
 
-def scatter(points: Tensor | ArrayLike, labels: Tensor | ArrayLike, class_names: Sequence[str] | None = None,
-            ax: Axes | None = None, title: str | None = None, size: float | None = None, ticks: bool = True) -> Axes:
-    """Draw points of the plane in the colours of their classes, each class named at its median.
+def scatter(points: _Points, labels: _Points, class_names: Sequence[str] | None = None,
+            ax: Axes | None = None, title: str | None = None, size: float | None = None,
+            ticks: bool = True) -> Axes:
+    """Draw points of the plane in the colours of their classes, each class named.
 
     Parameters
     ----------
-    points : Tensor or array, shape (N, 2)
-        Positions.
-    labels : Tensor or array of int, shape (N,)
-        Classes, from 0; after ten the colours begin again.
+    points, labels : Tensor or array, shapes (N, 2) and (N,)
+        Positions, and classes as ints from 0; after ten the colours begin again.
     class_names : sequence of str, optional
-        Name of each class; its number by default.
-    ax : matplotlib Axes, optional
-        Where to draw; by default a new figure.
-    title : str, optional
-        What to write above.
+        Name of each class, to stand at its median; its number by default.
+    ax, title : optional
+        Where to draw, by default in a new figure, and what to write above.
     size : float, optional
-        Area of a point in square points of typography; by default less where there are more.
+        Area of a point in square points of typography; by default less for more points.
     ticks : bool
         Whether the coordinates mean something; those of a t-SNE do not.
-
-    Returns
-    -------
-    matplotlib Axes
-        With equal scales.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is of another kind or shape, a number is not finite, or a label has no name.
     """
-    places, classes = _as_picture(points, labels, class_names)
-    if ax is not None and not isinstance(ax, Axes):
-        raise TypeError(f"ax is a {type(ax).__name__}, must be one matplotlib Axes")
-    if size is not None:
-        _check_number("size", size)
+    places = check_points("points", points, fewest=1, columns=2)
+    n = len(places)
+    classes = check_labels("labels", labels, n)
+    if classes.dtype.kind not in "iu" or classes.min() < 0:
+        raise ValueError(f"labels are {classes.dtype} from {min(classes.tolist())!r}, "
+                         "must be whole numbers from 0")
+    if class_names is not None and classes.max() >= len(class_names):
+        raise ValueError(f"class_names has {len(class_names)} entries, but labels go "
+                         f"up to {classes.max()}")
+    area = np.clip(6000 / n, 1.5, 12) if size is None else check_number("size", size)
     if ax is None:
         _, ax = plt.subplots(figsize=(5, 5))
+    check_kind("ax", ax, Axes, "one, such as plt.gca()")
     colors = np.array(CLASS_COLORS)[classes % len(CLASS_COLORS)]
-    size = float(np.clip(6000 / len(places), 1.5, 12)) if size is None else size
-    # smooth rims on thousands of points cost a picture five times its bytes, and nobody sees them
-    ax.scatter(places[:, 0], places[:, 1], s=size, c=colors, linewidths=0, rasterized=True, antialiased=len(places) < 500)
+    # smooth rims on thousands of points cost a picture five times its bytes, unseen
+    ax.scatter(places[:, 0], places[:, 1], s=area, c=colors, linewidths=0,
+               rasterized=True, antialiased=n < 500)
+    halo = patheffects.withStroke(linewidth=2.5, foreground="white")
     for label in np.unique(classes):
-        _name_class(ax, places[classes == label], class_names[label] if class_names is not None else label)
+        name = label if class_names is None else class_names[label]
+        x, y = np.median(places[classes == label], axis=0)
+        ax.text(x, y, str(name), ha="center", va="center", fontweight="bold",
+                fontsize=9, path_effects=[halo])
     ax.set_aspect("equal", adjustable="datalim")
     ax.set_title(title or "")
     if not ticks:
@@ -215,32 +142,12 @@ def scatter(points: Tensor | ArrayLike, labels: Tensor | ArrayLike, class_names:
         ax.spines[:].set_visible(False)
     return ax
 
-# %% ../nbs/05_latent_space.ipynb #1835791a
-def _as_picture(points, labels, class_names):
-    """Points and labels as arrays, seen to be of the plane and of classes that have names."""
-    points = _as_points("points", points, fewest=1)
-    if points.shape[1] != 2:
-        raise ValueError(f"points has shape {points.shape}, must be (N, 2)")
-    labels = _as_labels("labels", labels, len(points))
-    if labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise ValueError(f"labels are {labels.dtype} from {min(labels.tolist())!r}, must be whole numbers from 0")
-    if class_names is None:
-        return points, labels
-    if not hasattr(class_names, "__getitem__"):
-        raise TypeError(f"class_names is {class_names!r:.60}, must be a sequence of names")
-    if labels.max() >= len(class_names):
-        raise ValueError(f"class_names has {len(class_names)} entries, but labels go up to {labels.max()}")
-    return points, labels
-
-
-def _name_class(ax, points, name):
-    middle = np.median(points, axis=0)
-    text = ax.text(*middle, str(name), ha="center", va="center", fontweight="bold", fontsize=9)
-    text.set_path_effects([patheffects.withStroke(linewidth=2.5, foreground="white")])
-
 # %% ../nbs/05_latent_space.ipynb #a3ef4883
-def tsne(codes: Tensor | ArrayLike, perplexity: float = 30, seed: int = 0, init: str = "pca") -> np.ndarray:
-    """A t-SNE map in two dimensions, after 1,000 iterations.
+def tsne(codes: _Points, perplexity: float = 30, seed: int = 0,
+         init: str = "pca") -> np.ndarray:
+    """A t-SNE map in two dimensions, float32 of shape (N, 2), after 1,000 iterations.
+
+    van der Maaten & Hinton (2008); Kobak & Linderman (2021) on the start.
 
     Parameters
     ----------
@@ -252,160 +159,109 @@ def tsne(codes: Tensor | ArrayLike, perplexity: float = 30, seed: int = 0, init:
         Seed of the start; one seed gives one map, to the bit.
     init : {"pca", "random"}
         Start from the first two principal components, or from noise.
-
-    Returns
-    -------
-    array, float32, shape (N, 2)
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is not allowed, or the points lie closer together, or wider apart, than its float32 can tell.
-
-    References
-    ----------
-    van der Maaten & Hinton (2008); Kobak & Linderman (2021) on the start.
     """
-    points = _as_points("codes", codes)
+    points = check_points("codes", codes)
     if points.shape[1] < 2:
-        raise ValueError(f"codes has shape {points.shape}, must have at least 2 columns")
-    _check_number("perplexity", perplexity, lowest=1)
+        raise ValueError(f"codes has shape {points.shape}, must be (N, D) with D of at "
+                         "least 2")
+    perplexity = check_number("perplexity", perplexity, low=1)
     if perplexity >= len(points):
-        raise ValueError(f"perplexity is {perplexity}, must be less than the number of points, {len(points)}")
-    _check_within("seed", seed, 0, 2**32 - 1, whole=True)
-    _check_choice("init", init, ("pca", "random"))
+        raise ValueError(f"perplexity is {perplexity:g}, must be less than the number "
+                         f"of points, {len(points)}")
+    seed = check_seed("seed", seed)
+    check_choice("init", init, ("pca", "random"))
     width = np.ptp(points, axis=0).max()
-    if not 1e-15 < width < 1e15:           # the library would divide by zero, and end the process
-        raise ValueError(f"codes are {width:g} wide, must be between 1e-15 and 1e15: a map of a single point says nothing")
+    if not 1e-15 < width < 1e15:      # the library would divide by zero, and crash
+        raise ValueError(f"codes are {width:g} wide, must be between 1e-15 and 1e15: "
+                         "a map of a single point says nothing")
     # 1,000 iterations are its default, whose name changed between versions
-    return TSNE(perplexity=perplexity, init=init, random_state=seed).fit_transform(points)
+    found = TSNE(perplexity=perplexity, init=init, random_state=seed)
+    return found.fit_transform(points)
 
 # %% ../nbs/05_latent_space.ipynb #0c0570ed
-def nearest_neighbours(codes: Tensor | ArrayLike, queries: Tensor | ArrayLike | None = None, k: int = 10) -> np.ndarray:
-    """Indices of the k nearest of some points, the nearest first.
+def nearest_neighbours(codes: _Points, queries: _Points | None = None,
+                       k: int = 10) -> np.ndarray:
+    """Indices of the k nearest of some points, the nearest first: (M, k) or (N, k).
 
     Parameters
     ----------
     codes : Tensor or array, shape (N, D)
         The points to choose from.
     queries : Tensor or array, shape (M, D), optional
-        The points that ask. By default each of `codes` asks for its neighbours, leaving itself out.
+        The points that ask; by default each of `codes`, which leaves itself out.
     k : int
         Number of neighbours, at most N; N - 1 without queries.
-
-    Returns
-    -------
-    array of int, shape (M, k) or (N, k)
-
-    Raises
-    ------
-    TypeError, ValueError
-        If there are no finite points, `queries` have other dimensions, or `k` is out of range.
     """
-    return _neighbours(_as_points("codes", codes, fewest=1), "queries", queries, k)
+    return _neighbours(check_points("codes", codes, fewest=1), "queries", queries, k)
 
 
 def _neighbours(points, name, queries, k):
     if queries is not None:
-        queries = _as_points(name, queries, fewest=0)
-        _check_columns(name, queries, points.shape[1])
-    _check_whole("k", k)
-    others = len(points) - (queries is None)
-    if k > others:
-        raise ValueError(f"k is {k}, must be at most {others}, the number of points to choose from")
+        queries = check_points(name, queries, fewest=0, columns=points.shape[1])
+    k = check_whole("k", k, high=len(points) - (queries is None))
     if queries is not None and not len(queries):
         return np.empty((0, k), dtype=np.int64)
-    return NearestNeighbors(n_neighbors=k).fit(points).kneighbors(queries, return_distance=False)
+    found = NearestNeighbors(n_neighbors=k).fit(points)
+    return found.kneighbors(queries, return_distance=False)
 
 # %% ../nbs/05_latent_space.ipynb #745785d1
-def knn_classify(codes: Tensor | ArrayLike, labels: Tensor | ArrayLike, test_codes: Tensor | ArrayLike | None = None,
+def knn_classify(codes: _Points, labels: _Points, test_codes: _Points | None = None,
                  k: int = 10) -> np.ndarray:
-    """The class that most of the k nearest neighbours have.
+    """The class that most of the k nearest neighbours have: shape (M,) or (N,).
+
+    Of those that tie for the most votes, it is the one whose voters rank nearer.
 
     Parameters
     ----------
-    codes : Tensor or array, shape (N, D)
-        Points whose classes are known.
-    labels : Tensor or array, shape (N,)
-        Their classes.
-    test_codes : Tensor or array, shape (M, D), optional
-        Points to classify; by default each of `codes` is classified by the others, leaving itself out.
-    k : int
-        Number of neighbours.
-
-    Returns
-    -------
-    array, shape (M,) or (N,)
-        Of those classes that tie for the most votes, the one whose voters rank nearer.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If there are no finite points, there is not one label for each, `test_codes` have other dimensions, or `k` is out of range.
+    codes, labels : Tensor or array, shapes (N, D) and (N,)
+        Points whose classes are known, and the classes.
+    test_codes, k
+        The points to classify and the number of voters, as for `nearest_neighbours`.
     """
-    points = _as_points("codes", codes, fewest=1)
-    classes, numbers = np.unique(_as_labels("labels", labels, len(points)), return_inverse=True)
+    points = check_points("codes", codes, fewest=1)
+    labels = check_labels("labels", labels, len(points))
+    classes, numbers = np.unique(labels, return_inverse=True)
     voters = numbers[_neighbours(points, "test_codes", test_codes, k)]
-    # together the bonuses for rank are less than one vote: they decide ties and nothing else
+    # the bonuses for rank sum to less than one vote: they decide ties and nothing else
+    k = voters.shape[1]
     weights = 1 + (k - np.arange(k)) / (k * (k + 1))
-    votes = np.stack([(voters == number) @ weights for number in range(len(classes))], axis=1)
-    return classes[votes.argmax(1)]
+    votes = [(voters == number) @ weights for number in range(len(classes))]
+    return classes[np.argmax(votes, axis=0)]
 
 # %% ../nbs/05_latent_space.ipynb #b900bcf4
-def knn_accuracy(codes: Tensor | ArrayLike, labels: Tensor | ArrayLike, test_codes: Tensor | ArrayLike | None = None,
-                 test_labels: Tensor | ArrayLike | None = None, k: int = 10) -> float:
-    """Share of points whose class is the one that most of their k nearest neighbours have.
+def knn_accuracy(codes: _Points, labels: _Points, test_codes: _Points | None = None,
+                 test_labels: _Points | None = None, k: int = 10) -> float:
+    """Share of points whose class is the one that most of their k neighbours have.
 
-    Parameters
-    ----------
-    codes, labels, test_codes, k
-        As for `knn_classify`.
-    test_labels : Tensor or array, shape (M,), optional
-        Classes of `test_codes`; both are given or neither, and then each of `codes` is judged by the others.
-
-    Returns
-    -------
-    float
-        From 0 to 1.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As by `knn_classify`; or if there are no `test_codes`, no label for each of them, or only one of the two.
+    `test_labels`, shape (M,), are the classes of `test_codes`; without both, each of
+    `codes` is judged by the others. All else is as for `knn_classify`.
     """
     if (test_codes is None) != (test_labels is None):
-        raise ValueError("test_codes and test_labels must be given together, or neither of them")
+        raise ValueError("test_codes and test_labels must be given together")
     found = knn_classify(codes, labels, test_codes, k)
     if not len(found):
         raise ValueError("test_codes has no points, must have at least one")
-    true = _as_labels("test_labels", labels if test_labels is None else test_labels, len(found))
+    wanted = labels if test_labels is None else test_labels
+    true = check_labels("test_labels", wanted, len(found))
     if (true.dtype.kind in "US") != (found.dtype.kind in "US"):
-        raise ValueError(f"test_labels are {true.dtype}, must be classes such as labels has, {found.dtype}")
+        raise ValueError(f"test_labels are {true.dtype}, must be classes such as "
+                         f"labels has, {found.dtype}")
     return float((found == true).mean())
 
 # %% ../nbs/05_latent_space.ipynb #b230d70f
-def shared_neighbours(points: Tensor | ArrayLike, others: Tensor | ArrayLike, k: int = 10) -> float:
-    """How far two pictures of the same points agree: the mean share of k nearest neighbours in common.
+def shared_neighbours(points: _Points, others: _Points, k: int = 10) -> float:
+    """How far two pictures of the same points agree: the share of neighbours in common.
+
+    With `k` for each point; about k / (N - 1) if the two pictures are unrelated.
 
     Parameters
     ----------
     points, others : Tensor or array, shapes (N, D) and (N, E)
         The same N things in the same order, in two spaces.
-    k : int
-        Number of neighbours.
-
-    Returns
-    -------
-    float
-        From 0 to 1; about k / (N - 1) if the two have nothing to do with each other.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If either holds no finite points, they hold different numbers of them, or `k` is out of range.
     """
-    here, there = _as_points("points", points), _as_points("others", others)
+    here, there = check_points("points", points), check_points("others", others)
     if len(here) != len(there):
-        raise ValueError(f"others holds {len(there)} points, must hold {len(here)}, as points does")
+        raise ValueError(f"others holds {len(there)} points, must hold {len(here)}, "
+                         "as points does")
     pairs = zip(nearest_neighbours(here, k=k), nearest_neighbours(there, k=k))
-    return float(np.mean([len(np.intersect1d(*pair)) for pair in pairs]) / k)
+    return float(np.mean([np.isin(*pair).mean() for pair in pairs]))

@@ -1,35 +1,38 @@
-"""Number the chapters from 0, so that a chapter has the number of its notebook's file name."""
+"""Give every page the number of its file name: chapters count from 0, rooms of the engine room are E1, E2, …"""
+import re
 from functools import wraps
 
 from sphinx_external_toc.collectors import TocTreeCollectorWithStyles as Collector
 
 
-def one_less(number):
-    """Return the number of a chapter or section with its first part counted from 0; None and () stay."""
-    return type(number)([number[0] - 1, *number[1:]]) if number else number
+def number_of(page):
+    """Return the number of a page: 4 for 04_generation, E1 for e01_checks, "" for a page without one."""
+    match = re.match(r"(e?)(\d+)_", page)
+    return f"{match[1].upper()}{int(match[2])}" if match else ""
 
 
-def shift(env):
-    """Count from 0 in each place where Sphinx keeps section numbers."""
-    for numbers in env.toc_secnumbers.values():
+def renumber(env):
+    """Put the page's number first in each place where Sphinx keeps section numbers."""
+    for page, numbers in env.toc_secnumbers.items():
+        first = number_of(page)
         for anchor, number in numbers.items():
-            numbers[anchor] = one_less(number)
-    for page in env.toc_secnumbers:
+            numbers[anchor] = (first, *number[1:]) if number else number
         numbered = [node for node in env.tocs[page].findall() if "secnumber" in getattr(node, "attributes", {})]
         for node in [*numbered, env.titles[page]]:
-            node["secnumber"] = one_less(node.get("secnumber"))
+            if node.get("secnumber"):
+                node["secnumber"] = (first, *node["secnumber"][1:])
 
 
-def counted_from_zero(assign):
+def named_by_file(assign):
     """Wrap Sphinx's numbering of sections; the numbers of figures, equations and exercises follow from it."""
     @wraps(assign)
     def assign_section_numbers(self, env):
         changed = assign(self, env)
-        shift(env)
+        renumber(env)
         return changed
     return assign_section_numbers
 
 
 def setup(app):
-    Collector.assign_section_numbers = counted_from_zero(Collector.assign_section_numbers)
+    Collector.assign_section_numbers = named_by_file(Collector.assign_section_numbers)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

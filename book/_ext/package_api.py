@@ -1,9 +1,12 @@
-"""Fill the API page from the docstrings: one section for each chapter in the table of contents that has a module."""
+"""Fill the API page from the docstrings: the names at the top, and a section for each notebook that has a module."""
 import json
 import re
 from pathlib import Path
 
+import vae_tutorial
+
 ROOT = Path(__file__).resolve().parents[2]
+TOP = "\n## At the top\n\nThese names need no module, `vt.fit` is enough: {names}.\n"
 SECTION = """
 ## {module}
 
@@ -21,31 +24,36 @@ def module_of(notebook):
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     match = re.search(r"^#\|\s*default_exp\s+(\S+)", code, re.MULTILINE)
-    # a chapter may name a module and export nothing
-    return match[1] if match and (ROOT / "vae_tutorial" / f"{match[1]}.py").exists() else None
+    return match and match[1]
 
 
-def chapters(app):
-    """Yield the page names of the chapters in the order of the table of contents."""
+def pages(app):
+    """Yield the names of all pages in the order of the table of contents: chapters, then the engine room."""
     for part in app.config.external_site_map.root.subtrees:
         yield from part.files()
 
 
+def link(name):
+    """Return a link to a name at the top of the package, from what its module says of it."""
+    return f"{{py:obj}}`{name} <{getattr(vae_tutorial, name).__module__}.{name}>`"
+
+
 def add_modules(app, page, source):
-    """Append a section for each module to the source of the API page."""
+    """Append the names at the top and a section for each module to the source of the API page."""
     if page != "api":
         return
-    for chapter in chapters(app):
-        notebook = ROOT / "nbs" / f"{chapter}.ipynb"
+    source[0] += TOP.format(names=", ".join(map(link, vae_tutorial.__all__)))
+    for page in pages(app):
+        notebook = ROOT / "nbs" / f"{page}.ipynb"
         module = module_of(notebook) if notebook.exists() else None
         if module:
-            source[0] += SECTION.format(module=module, page=chapter)
+            source[0] += SECTION.format(module=module, page=page)
 
 
 def as_rst(app, what, name, obj, options, lines):
     """Turn what our docstrings share with Markdown and Python into what Sphinx reads."""
     text = "\n".join(lines)
-    text = re.sub(r"(?<![\\$])\$([^$]+)\$", r":math:`\1`", text)                 # dollar mathematics
+    text = re.sub(r"(?<![\\$])\$(?=\S)([^$]+)(?<=\S)\$(?!\w)", r":math:`\1`", text)   # dollar mathematics; not $HOME or $DATA
     text = re.sub(r"(?<=[\s(,])\*(?=\w)(?!.*\w\*)", r"\\*", text)                 # a shape such as (B, *input_shape)
     lines[:] = text.split("\n")
 
