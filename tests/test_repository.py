@@ -26,11 +26,11 @@ REPOSITORY = f"{SETTINGS['user']}/{SETTINGS['repo']}"
 # The import names of requirements that differ from the names they are installed by.
 IMPORT_NAMES = {"scikit-learn": "sklearn", "ipython": "IPython", "pillow": "PIL"}
 INSTALL_IN_COLAB = f'''#| hide
-# In Colab: install the release that this page belongs to, if the package is not there yet; Colab's own torch stays
+# In Colab: install this page's release if it is missing; Colab's own torch stays
 import importlib.util
 if importlib.util.find_spec("vae_tutorial") is None:
     %pip install --quiet vae-tutorial=={SETTINGS["version"]}
-    print("If an import below fails: choose Runtime > Restart session, and run the page again from the top.")'''
+    print("If an import fails: choose Runtime > Restart session, then rerun the page.")'''
 PYTHONS = ["3.11", "3.12", "3.13"]
 
 
