@@ -9,7 +9,7 @@ from functools import partial
 import execute_notebooks
 import nbformat
 import pytest
-from conftest import ROOT, run_process
+from conftest import NOTEBOOKS, ROOT, run_process
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 # Without workers: the process that is started here is the one that runs the notebook, and the one that is stopped.
@@ -156,3 +156,14 @@ def test_interrupted_run_leaves_the_notebook_as_it_was(workshop, tmp_path):
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 1 and "stopped" in output and "Traceback" not in output
     assert path.read_bytes() == before
+
+
+def test_solutions_are_folded_wherever_they_are_read():
+    # on the site by the first line, in Jupyter and in Colab by what stands in the cell's metadata
+    folded = {"cellView": "form", "jupyter": {"outputs_hidden": True, "source_hidden": True}}
+    cells = [cell for path in NOTEBOOKS for cell in nbformat.read(path, 4).cells if "Solution" in cell.source]
+    solutions = [cell for cell in cells if cell.cell_type == "code"]
+    assert solutions
+    for cell in solutions:
+        assert cell.source.startswith("#| code-fold: true\n") and "\n#@title Solution\n" in cell.source, cell.source
+        assert cell.metadata == folded, cell.source

@@ -163,7 +163,7 @@ def compress_pictures(notebook):
 def kernel_environment(folder):
     """Return the environment of the kernel: no progress bars, no settings of the user, and a file for named figures."""
     return os.environ | {"TQDM_DISABLE": "1", "IPYTHONDIR": str(folder), "PYTHONHASHSEED": "0",
-                         "VAE_TUTORIAL_RECORDS": f"{folder}/records.jsonl"}
+                         "VAE_TUTORIAL_PUBLISHED": "1", "VAE_TUTORIAL_RECORDS": f"{folder}/records.jsonl"}
 
 
 def execute_in_thread(client, environment):

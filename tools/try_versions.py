@@ -109,7 +109,8 @@ def of_a_reader(environment, home):
     """Return the variables for someone with an environment and the sample, without network, and with nothing of this checkout."""
     nowhere = "http://127.0.0.1:9"
     return {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), "VIRTUAL_ENV": str(environment), "PYTHONPATH": "",
-            "VAE_TUTORIAL_SOURCE": "sample", "TQDM_DISABLE": "1", "http_proxy": nowhere, "https_proxy": nowhere}
+            "VAE_TUTORIAL_SOURCE": "sample", "VAE_TUTORIAL_PUBLISHED": "1", "TQDM_DISABLE": "1",
+            "http_proxy": nowhere, "https_proxy": nowhere}
 
 
 def attempt(environment, folder):

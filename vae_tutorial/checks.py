@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['check_choice', 'as_number', 'plain', 'check_number', 'check_whole', 'check_seed', 'check_sizes', 'check_kind',
            'check_generator', 'check_same_shape', 'check_finite', 'check_images', 'check_points', 'check_labels',
-           'expect', 'moved']
+           'as_published', 'expect', 'moved']
 
 # %% ../nbs/e01_checks.ipynb #e7b6347a
 import difflib
@@ -229,10 +229,15 @@ def check_labels(name: str, labels: Tensor | ArrayLike, count: int) -> np.ndarra
     return found
 
 # %% ../nbs/e01_checks.ipynb #346d41d2
+def as_published() -> bool:
+    """Whether a page runs as it was published, so that its own checks speak."""
+    return not os.environ.keys().isdisjoint({"VAE_TUTORIAL_PUBLISHED", "IN_TEST"})
+
+
 def expect(value: _T, data: Any, full: tuple[float, float],
            sample: tuple[float, float], record: str | None = None,
            spread: float | None = None) -> _T:
-    """Return `value`, which must lie in the range for the data at hand.
+    """Return `value`; on a page as published it must lie in the range for its data.
 
     Parameters
     ----------
@@ -253,6 +258,8 @@ def expect(value: _T, data: Any, full: tuple[float, float],
     AssertionError
         The value is outside, or NaN; the message names it and both ranges.
     """
+    if not as_published():
+        return value
     ranges, number = {"full": full, "sample": sample}, float(value)     # type: ignore
     low, high = ranges[check_choice("data.source", data.source, ranges)]
     if not low <= number <= high:

@@ -14,6 +14,7 @@ import re
 
 from docutils import nodes
 
+SOLUTION = "#@title Solution\n"
 DIRECTIVE = re.compile(r"\s*#\s*\|\s*([\w-]+)\s*:?\s*(.*?)\s*$")
 
 
@@ -60,9 +61,9 @@ def describe_images(output, text):
         image["alt"] = text
 
 
-def fold_cell(cell, code):
+def fold_cell(cell, solution):
     """Put a cell's code and output behind a line to click on."""
-    summary = "Show the solution" if code.lstrip().startswith("# Solution") else "Show the code"
+    summary = "Show the solution" if solution else "Show the code"
     folded = fold("", *cell.children, summary=summary)
     cell.children = []
     cell += folded
@@ -82,7 +83,8 @@ def show_cell(cell):
     directives, code = split_directives(block.astext())
     if asks(directives, "hide", "include: false"):
         return remove(cell)
-    set_code(block, code)
+    solution = code.startswith(SOLUTION)        # the line under which Colab folds it
+    set_code(block, code.removeprefix(SOLUTION))
     if not code or asks(directives, "hide_input", "echo: false"):
         remove(source)
     if asks(directives, "hide_output", "output: false"):
@@ -92,7 +94,7 @@ def show_cell(cell):
     if not cell.children:
         remove(cell)
     elif asks(directives, "code-fold: true"):
-        fold_cell(cell, code)
+        fold_cell(cell, solution)
 
 
 def show_cells(app, doctree):
