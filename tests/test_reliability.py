@@ -30,28 +30,6 @@ def test_a_row_without_one_of_its_guards_is_still_python(name):
         assert ast.dump(ast.parse(changed)) != ast.dump(ast.parse(source)) and f"# guard: {mark}" not in changed
 
 
-@pytest.mark.parametrize("source, expected", [
-    ("if a:\n    b()\nelif (c and\n      d):  # guard: x\n    e()", "if a:\n    b()\nelif False:\n    e()"),
-    ("try:\n    a()\nexcept (OSError,\n        ValueError) as e:  # guard: x\n    b()", "try:\n    a()\nexcept ZeroDivisionError as error:\n    b()"),
-    ("for a, b in c:  # guard: x\n    d()", "for (a, b) in ():\n    d()"),
-    ("with a:  # guard: x\n    b()", "if True:\n    b()"),
-    ("def f():\n    a = b(c,\n          d)  # guard: x\n    return a", "def f():\n    pass\n    return a"),
-    ("if a:\n    b(  # guard: x\n        c)", "if a:\n    pass"),
-])
-def test_what_stands_in_the_place_of_a_guard(source, expected):
-    assert mutate.without(source, "x") == expected
-
-
-def test_a_mark_that_is_missing_or_stands_twice_is_an_error(tmp_path):
-    (tmp_path / "a.py").write_text("a()  # guard: x\n")
-    assert list(mutate.marks(tmp_path)) == ["x"]
-    (tmp_path / "b.py").write_text("b()  # guard: x\n")
-    with pytest.raises(RuntimeError, match="two guards are called 'x', in a.py and in b.py"):
-        mutate.marks(tmp_path)
-    with pytest.raises(RuntimeError, match="no guard is called 'y'"):
-        mutate.without("a()  # guard: x\n", "y")
-
-
 @pytest.mark.parametrize("name", ROWS)
 def test_rows_name_tests_that_are_there(name):
     for test in " ".join([ROWS[name]["test"], *(test for *_, test in mutate.guards(ROWS[name]))]).split():
@@ -99,16 +77,3 @@ def test_no_article_is_joined_to_its_noun():
     assert not joined(PAGE, words)
     assert joined("Atraining run, another run, asweep, Thecheckpoint, anerror, the run", words | {"sweep"}) == [
         "Atraining", "asweep", "Thecheckpoint", "anerror"]
-
-
-def test_counts_of_all_tests_are_added_up():
-    lines = ['{"row": "b", "tried": 2, "lost": 0, "wrong": 1}', '{"row": "a", "tried": 1, "lost": 0, "wrong": 0}',
-             '{"row": "b", "tried": 3, "lost": 1, "wrong": 0}']
-    assert make_reliability.collect(lines) == {"a": {"tried": 1, "lost": 0, "wrong": 0}, "b": {"tried": 5, "lost": 1, "wrong": 1}}
-
-
-def test_new_counts_stand_beside_the_others_and_rows_that_are_gone_leave(tmp_path, monkeypatch):
-    monkeypatch.setattr(make_reliability, "rows", lambda: {"a": {}, "b": {}})
-    (tmp_path / "counts").write_text('{"machine": "there", "rows": {"a": {"tried": 1, "red": [false]}, "gone": {}}}')
-    make_reliability.keep({"a": {"red": [True]}, "b": {"tried": 2}}, tmp_path / "counts", machine="here")
-    assert make_reliability.read(tmp_path / "counts") == {"machine": "here", "rows": {"a": {"tried": 1, "red": [True]}, "b": {"tried": 2}}}
