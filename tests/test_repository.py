@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import CHAPTERS, LESSONS, NOT_WINDOWS, NOTEBOOKS, ROOMS, ROOT, run_process
+from conftest import CHAPTERS, LESSONS, NOTEBOOKS, ROOMS, ROOT, run_process
 from packaging.requirements import Requirement
 
 import vae_tutorial
@@ -296,6 +296,8 @@ def test_every_test_runs_in_a_job():
 
 
 def test_what_runs_on_windows_imports_nothing_that_windows_lacks():
+    from conftest import NOT_WINDOWS
+
     folder = ROOT / "tests"
     assert all(list(folder.glob(pattern)) for pattern in NOT_WINDOWS)
     for path in set(folder.glob("*.py")) - {path for pattern in NOT_WINDOWS for path in folder.glob(pattern)}:
@@ -474,11 +476,6 @@ def test_imports_are_light():
 # --- notebooks ---
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_no_mark_of_a_merge_is_left(path):
-    assert not [cell["source"] for cell in cells(path) if re.match("`(<<<<<<<|=======|>>>>>>>)", cell["source"])]
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_stored_outputs_are_fit_to_be_read(path):
     for number, cell in enumerate(cells(path)):
         for output in cell.get("outputs", []):
@@ -538,3 +535,8 @@ def test_cells_are_short_and_as_wide_as_the_page(path):
 def test_package_names_no_machine():
     for path in Path(ROOT / "vae_tutorial").glob("*.py"):
         assert not re.search(r"(?<!\w)/(home|root|tmp|Users|work)/", path.read_text(encoding="utf-8")), path.name
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_no_mark_of_a_merge_is_left(path):
+    assert not [cell["source"] for cell in cells(path) if re.match("`(<<<<<<<|=======|>>>>>>>)", cell["source"])]
