@@ -1,5 +1,6 @@
-"""The reliability page says what was counted, and its guards are marked in the package."""
+"""The reliability page says in good sentences what was counted, and its guards are marked in the package."""
 import ast
+import re
 from collections import Counter
 
 import make_reliability
@@ -9,6 +10,8 @@ from conftest import ROOT
 
 ROWS = make_reliability.rows()
 ON_THE_PAGE = [name for name, row in ROWS.items() if "group" in row]
+COUNTS = make_reliability.read(make_reliability.COUNTS)
+PAGE = make_reliability.PAGE.read_text(encoding="utf-8")
 MARKS = mutate.marks()
 
 
@@ -27,28 +30,6 @@ def test_a_row_without_one_of_its_guards_is_still_python(name):
         assert ast.dump(ast.parse(changed)) != ast.dump(ast.parse(source)) and f"# guard: {mark}" not in changed
 
 
-@pytest.mark.parametrize("source, expected", [
-    ("if a:\n    b()\nelif (c and\n      d):  # guard: x\n    e()", "if a:\n    b()\nelif False:\n    e()"),
-    ("try:\n    a()\nexcept (OSError,\n        ValueError) as e:  # guard: x\n    b()", "try:\n    a()\nexcept ZeroDivisionError as error:\n    b()"),
-    ("for a, b in c:  # guard: x\n    d()", "for (a, b) in ():\n    d()"),
-    ("with a:  # guard: x\n    b()", "if True:\n    b()"),
-    ("def f():\n    a = b(c,\n          d)  # guard: x\n    return a", "def f():\n    pass\n    return a"),
-    ("if a:\n    b(  # guard: x\n        c)", "if a:\n    pass"),
-])
-def test_what_stands_in_the_place_of_a_guard(source, expected):
-    assert mutate.without(source, "x") == expected
-
-
-def test_a_mark_that_is_missing_or_stands_twice_is_an_error(tmp_path):
-    (tmp_path / "a.py").write_text("a()  # guard: x\n")
-    assert list(mutate.marks(tmp_path)) == ["x"]
-    (tmp_path / "b.py").write_text("b()  # guard: x\n")
-    with pytest.raises(RuntimeError, match="two guards are called 'x', in a.py and in b.py"):
-        mutate.marks(tmp_path)
-    with pytest.raises(RuntimeError, match="no guard is called 'y'"):
-        mutate.without("a()  # guard: x\n", "y")
-
-
 @pytest.mark.parametrize("name", ROWS)
 def test_rows_name_tests_that_are_there(name):
     for test in " ".join([ROWS[name]["test"], *(test for *_, test in mutate.guards(ROWS[name]))]).split():
@@ -58,23 +39,41 @@ def test_rows_name_tests_that_are_there(name):
 
 @pytest.mark.parametrize("name", ON_THE_PAGE)
 def test_counts_are_stored_and_nothing_was_lost_or_wrong(name):
-    count = make_reliability.read(make_reliability.TRIALS)["rows"][name]
+    count = COUNTS["rows"][name]
     assert count["tried"] > 0 and count["lost"] == count["wrong"] == 0
-    red = make_reliability.read(make_reliability.MUTATIONS)["rows"][name]
-    assert len(red) == len(ROWS[name]["guards"]) and all(red)
+    assert len(count["red"]) == len(ROWS[name]["guards"]) and all(count["red"])
 
 
-def test_page_is_what_the_counts_say():
-    assert make_reliability.PAGE.read_text(encoding="utf-8") == make_reliability.page()
+def test_tables_of_the_page_show_the_rows_with_their_counts():
+    lines = [line.strip("| ").split(" | ") for line in PAGE.splitlines() if line.startswith("| ") and line.count(" | ") == 5]
+    shown = {fault: [answer, *(int(number.replace(",", "")) for number in numbers), red] for fault, answer, *numbers, red in lines
+             if numbers[0] != "tried"}
+    assert len(shown) == len(ON_THE_PAGE)
+    for name in ON_THE_PAGE:
+        row, count = ROWS[name], COUNTS["rows"][name]
+        guards = len(row["guards"])
+        assert shown[row["fault"]] == [row["answer"], count["tried"], count["lost"], count["wrong"], f"{guards} of {guards}"]
+    assert COUNTS["machine"] in PAGE
 
 
-@pytest.mark.parametrize("text, shown", [("a run is killed", "A run is killed"), ("One byte is lost.\n", "One byte is lost")])
-def test_sentences_begin_with_a_capital_and_keep_their_words(text, shown):
-    assert make_reliability.sentence(text) == shown
+def test_nothing_of_the_page_is_out_of_date():
+    assert make_reliability.page(PAGE) == PAGE
 
 
-def test_counts_of_all_tests_are_added_up():
-    lines = ['{"row": "b", "tried": 2, "lost": 0, "wrong": 1}', '{"row": "a", "tried": 1, "lost": 0, "wrong": 0}',
-             '{"row": "b", "tried": 3, "lost": 1, "wrong": 0}']
-    assert make_reliability.collect(lines, "here") == {
-        "machine": "here", "rows": {"a": {"tried": 1, "lost": 0, "wrong": 0}, "b": {"tried": 5, "lost": 1, "wrong": 1}}}
+@pytest.mark.parametrize("name", ON_THE_PAGE)
+def test_rows_are_sentences(name):
+    for text in (ROWS[name]["fault"], ROWS[name]["answer"]):
+        assert text[0].isupper() and text.endswith(".") and not re.search(r"\s\s|\s[.,;:]|[,;:]\S|\b(\w+) \1\b|\|", text), text
+
+
+def joined(text, words):
+    """Return the words of a text that are an article and a word of `words` without the space between them, such as "Arow"."""
+    return [word for word in re.findall(r"[A-Za-z]+", text) for article in ("a", "an", "the")
+            if word.lower().startswith(article) and word.lower()[len(article):] in words and word.lower() not in ("another", "around")]
+
+
+def test_no_article_is_joined_to_its_noun():
+    words = {word.lower() for word in re.findall(r"[A-Za-z]{3,}", PAGE)}
+    assert not joined(PAGE, words)
+    assert joined("Atraining run, another run, asweep, Thecheckpoint, anerror, the run", words | {"sweep"}) == [
+        "Atraining", "asweep", "Thecheckpoint", "anerror"]
