@@ -19,7 +19,7 @@ DIRECTIVE = re.compile(r"\s*#\s*\|\s*([\w-]+)\s*:?\s*(.*?)\s*$")
 
 
 class fold(nodes.General, nodes.Element):
-    """A part of the page that opens at a click; its attribute `summary` is what the reader clicks on."""
+    """A part of the page that opens at a click; its attribute `summary` is what the reader clicks on, `kind` a class for the style."""
 
 
 def split_directives(source):
@@ -85,6 +85,7 @@ def show_cell(cell):
         return remove(cell)
     solution = code.startswith(SOLUTION)        # the line under which Colab folds it
     set_code(block, code.removeprefix(SOLUTION))
+    block["exported"] = asks(directives, "export", "exports")
     if not code or asks(directives, "hide_input", "echo: false"):
         remove(source)
     if asks(directives, "hide_output", "output: false"):
@@ -106,7 +107,7 @@ def show_cells(app, doctree):
 
 def open_fold(translator, node):
     """Begin the HTML of a folded part."""
-    translator.body.append(f'<details class="fold"><summary>{translator.encode(node["summary"])}</summary>\n')
+    translator.body.append(f'<details class="{node.get("kind", "fold")}"><summary>{translator.encode(node["summary"])}</summary>\n')
 
 
 def close_fold(translator, node):
