@@ -67,7 +67,7 @@ class OneWorkerPerFile(LoadFileScheduling):
         path, test = nodeid.split("::", 1)
         if test.startswith("test_notebook_runs"):
             return nodeid
-        return "browser" if path.endswith(("site.py", "jupyterlab.py")) else path
+        return "browser" if path.endswith(("site.py", "pages.py", "jupyterlab.py")) else path
 
 
 def pytest_xdist_make_scheduler(config, log):
