@@ -10,23 +10,22 @@ __all__ = ['batches', 'LinearBeta', 'CosineBeta', 'SigmoidBeta', 'CyclicalBeta',
 #| code-fold: true
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-import pandas as pd
 import torch
 from IPython.display import display
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from .checks import (check_choice, check_kind, check_number, check_seed,
-                                 check_whole, moved)
+from .checks import (check_kind, check_number, check_seed, check_whole,
+                                 moved)
 from .data import ImageData, intensities, show_images
 from .devices import as_device, memory_named
-from .runs import (ConstantBeta, Recipe, begin, check_history, finishing,
-                               plot_curves, under_way)
+from .runs import LR_SCHEDULES, constant, one_cycle             # noqa: F401
+from .runs import ConstantBeta as ConstantBeta
+from .runs import Recipe, Record, begin, check_ramp, finishing, under_way
 from .vae import Elbo, LatentModel, as_input, elbo, evaluating
 
 # %% ../nbs/02_training.ipynb #093c48b0
@@ -75,12 +74,7 @@ class LinearBeta:
     every: str = "step"
 
     def __post_init__(self) -> None:
-        check_choice("every", self.every, ("step", "epoch"))
-        # with one epoch, its only one would have to be the first and the last
-        shortest = 2 if self.every == "epoch" else 0
-        vars(self).update(epochs=check_number("epochs", self.epochs, low=shortest),
-                          start=check_number("start", self.start),
-                          end=check_number("end", self.end))
+        check_ramp(self)
 
     @staticmethod
     def shape(t: float) -> float:
@@ -200,13 +194,14 @@ class Epoch:
 # %% ../nbs/02_training.ipynb #e9a0b9db
 #| code-fold: true
 @dataclass
-class History:
+class History(Record):
     """What a training did: its `Epoch` rows, its `settings`, and how it `ended`.
 
     `ended` is "running", "all epochs done", "patience ran out", "interrupted",
     "diverged", or "stopped by a callback" with the callback's reason.
     """
 
+    row = Epoch
     epochs: list[Epoch] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     ended: str = "running"
@@ -238,24 +233,6 @@ class History:
         self.epochs.append(Epoch(number, loss, reconstruction, kl, *trained, **further))
         return self.epochs[-1]
 
-    def to_frame(self) -> pd.DataFrame:
-        """The rows as a `pandas.DataFrame`, indexed by epoch."""
-        names = [each.name for each in fields(Epoch)]
-        return pd.DataFrame(map(asdict, self.epochs), columns=names).set_index("epoch")
-
-    def plot(self) -> Figure:
-        """Loss, reconstruction, KL and β against the epoch; returns the figure."""
-        return plot_curves(self.to_frame())
-
-    def to_dict(self) -> dict[str, Any]:
-        """All of it, as far as JSON can say it."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, saved: dict[str, Any]) -> "History":
-        """The `History` of `to_dict`; an error if it cannot be one."""
-        rows = [Epoch(**row) for row in saved["epochs"]]
-        return check_history(cls(rows, dict(saved["settings"]), saved["ended"]))
 
 # %% ../nbs/02_training.ipynb #5e776f8a
 def fit(model: LatentModel, data: ImageData, epochs: int, *,
@@ -345,9 +322,6 @@ class ShowReconstructions:
         plt.close(figure)
 
 # %% ../nbs/02_training.ipynb #0fad5db0
-# These have homes of their own, and can be imported from here as well.
-from .runs import LR_SCHEDULES, constant, one_cycle       # noqa: F401
-
 __getattr__ = moved(__name__, {
     "save_model": "saving", "load_model": "saving", "load_pretrained": "saving",
     "about_pretrained": "saving", "best_device": "devices",
