@@ -18,15 +18,9 @@ from .vae import BaseVAE
 class ConvVAE(BaseVAE):
     """Variational autoencoder of convolutions with stride 2 and of their transposes.
 
-    Parameters
-    ----------
-    input_shape : tuple of int
-        Shape of one image, (channels, height, width), of any size.
-    channels : tuple of int
-        Channels after each convolution of the encoder, each of which halves height and
-        width (rounding up); the decoder mirrors them and ends with half of the first.
-    latent_dim : int
-        Number of latent dimensions.
+    An image has the shape (channels, height, width), of any size. In the encoder each
+    convolution, with as many output channels as `channels` says, halves height and
+    width (rounding up); the decoder mirrors them and ends with half of the first.
     """
 
     memory_format = torch.channels_last      # in which convolutions are fastest

@@ -8,6 +8,7 @@ __all__ = ['LatentExplorer', 'InterpolationExplorer', 'EmbeddingExplorer', 'Beta
 # %% ../nbs/e11_explorers.ipynb #60c54c4a
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -31,28 +32,26 @@ from .widgets import (
     children, class_traits, figure_png, finite_codes, first_of_each_class, float_bytes,
     front_end, png, shared_decoder, sheet, shown_images)
 
+# Still pictures look the same whatever style a page has chosen.
+_STYLE = ("vae_tutorial.static.style", {"savefig.bbox": None})
+
 # %% ../nbs/e11_explorers.ipynb #10c0921c
-def _dimensions(model, split):
-    """The mean KL of each latent dimension, which are active, and the order by KL."""
-    if split is None or not isinstance(model, BaseVAE):
-        count = model.latent_dim
-        return {"active": [True] * count, "order": list(range(count))}
-    mu, logvar = posterior(model, split.images)
-    kl = kl_divergence(mu, logvar).mean(0)
-    return {"kl": kl.tolist(), "active": active_units(mu).tolist(),
-            "order": kl.argsort(descending=True).tolist()}
-
-
 def _encoded(model, split, data):
-    """Where images lie, how far out they reach, and one of each class to start from."""
+    """Where images lie, one of each class to start from, and the dimensions by KL."""
     codes, starts = finite_codes(model, split.images), first_of_each_class(split.labels)
-    return {"points": float_bytes(codes if model.latent_dim == 2 else codes[:0]),
-            "point_labels": split.labels.byte().numpy().tobytes(),
-            "reach": max(3.0, math.ceil(codes.abs().max())),
-            "start_codes": float_bytes(codes[starts]),
-            "start_images": png(sheet(split.images[starts], len(starts))),
-            "start_names": [data.class_names[split.labels[i]] for i in starts],
-            **class_traits(data)}
+    state = {"points": float_bytes(codes if model.latent_dim == 2 else codes[:0]),
+             "point_labels": split.labels.byte().numpy().tobytes(),
+             "reach": max(3.0, math.ceil(codes.abs().max())),
+             "start_codes": float_bytes(codes[starts]),
+             "start_images": png(sheet(split.images[starts], len(starts))),
+             "start_names": [data.class_names[split.labels[i]] for i in starts],
+             **class_traits(data)}
+    if isinstance(model, BaseVAE):
+        mu, logvar = posterior(model, split.images)
+        kl = kl_divergence(mu, logvar).mean(0)
+        state |= {"kl": kl.tolist(), "active": active_units(mu).tolist(),
+                  "order": kl.argsort(descending=True).tolist()}
+    return state
 
 # %% ../nbs/e11_explorers.ipynb #2c90be51
 def _manifold(model, reach, n=16):
@@ -62,17 +61,18 @@ def _manifold(model, reach, n=16):
 
 # %% ../nbs/e11_explorers.ipynb #c6a96b1b
 def _latent_state(model, data, n):
-    decoder = shared_decoder(model)
-    split = None if data is None else shown_images(model, data, n)
-    encoded = {"reach": 4.0} if split is None else _encoded(model, split, data)
-    state = _dimensions(model, split) | encoded | {"decoder": decoder}
+    state: dict[str, Any] = {
+        "decoder": shared_decoder(model), "reach": 4.0,
+        "order": list(range(model.latent_dim)), "active": [True] * model.latent_dim}
+    if data is not None:
+        state |= _encoded(model, shown_images(model, data, n), data)
     reach = state["reach"]
     state["sliders"] = [
         FloatSlider(min=-reach, max=reach, step=0.01, description=f"z{number}")
         for number in state["order"]]
     if model.latent_dim == 2:
         state["manifold"] = _manifold(model, reach)
-        if split is not None:
+        if data is not None:
             state["layer_control"] = ToggleButtons(options=LatentExplorer.layer.values)
     return state
 
@@ -81,17 +81,13 @@ class LatentExplorer(Explorer):
     """A point of the latent space to move, and the image that is decoded there.
 
     Two dimensions are a plane to drag on with mouse, finger or arrow keys, over the
-    manifold and the encoded images. More dimensions are sliders; with `data` they are
-    ordered by the KL that they carry, and those that are not active are grey. The
-    traits `z`, the code, and `layer`, what the plane shows, can be set and observed.
+    manifold and the encoded images. More dimensions are sliders, ordered by the KL that
+    they carry, and those that are not active are grey. The traits `z`, the code, and
+    `layer`, what the plane shows, can be set and observed.
 
-    Parameters
-    ----------
-    model : LatentModel
-        Trained, with a decoder that `Decoder` accepts; on any device.
-    data : ImageData, optional
-        Its first `n` test images (or else validation images) give the points of the
-        plane, the order of the sliders, and the images to start from.
+    The trained model has a decoder that `Decoder` accepts, and is on any device. The
+    first `n` test images (or else validation images) of `data` give the points of the
+    plane, the order of the sliders, and the images to start from.
     """
 
     _esm = front_end("decoder.js", "interface.js", "latent.js")
@@ -143,12 +139,8 @@ class InterpolationExplorer(Explorer):
     The traits can be set and observed: `start` and `end`, the numbers of the two
     images, and `t`, the place between them, from 0 at the start to 1 at the end.
 
-    Parameters
-    ----------
-    model : LatentModel
-        As for `LatentExplorer`.
-    images : Tensor, shape (N, 1, height, width)
-        2 to 20 images to pick from, as grey values (uint8) or intensities.
+    The model is one for `LatentExplorer`; 2 to 20 `images` to pick from, shape
+    (N, 1, height, width), are grey values (uint8) or intensities.
     """
 
     _esm = front_end("decoder.js", "interface.js", "interpolation.js")
@@ -268,10 +260,6 @@ class _EmbeddingTraits(traitlets.HasTraits):
         return dict(zip(self.map_names, positions.reshape(len(self.map_names), -1, 2)))
 
 # %% ../nbs/e11_explorers.ipynb #efe16ed5
-# Still pictures look the same whatever style a page has chosen.
-_STYLE = ("vae_tutorial.static.style", {"savefig.bbox": None})
-
-
 class EmbeddingExplorer(_EmbeddingTraits, Explorer):
     """Maps of encoded images on which each point shows its image and reconstruction.
 
@@ -281,16 +269,11 @@ class EmbeddingExplorer(_EmbeddingTraits, Explorer):
     image, or -1 for none; `held`, whether the pointer chooses no other by passing over
     it; `map`, the name of the map shown; and `classes`, those shown.
 
-    Parameters
-    ----------
-    model : LatentModel
-        As for `LatentExplorer`.
-    data, n, split
-        Where the images come from: the first `n` (at least 2) of a split, by default of
-        the test images, or else the validation images.
-    maps : dict of str to array, shape (n, 2), optional
-        The maps to switch between, each with a place for every image; by default the
-        principal components and, in some seconds, t-SNE at perplexities 5, 30 and 100.
+    The model is one for `LatentExplorer`. The images are the first `n`, 2 at least, of
+    a `split` of `data`, by default of the test images, or else the validation images.
+    Of the `maps` to switch between, each has a name and a place for every image, shape
+    (n, 2); by default they are the principal components and, in some seconds, t-SNE at
+    perplexities 5, 30 and 100.
     """
 
     _esm = front_end("decoder.js", "interface.js", "embedding.js")
@@ -339,8 +322,7 @@ def _checked_sweep(models):
         if not 0 < (as_number(key) or 0) < math.inf:
             raise ValueError(f"models has the key {key!r}, must have β, a finite "
                              "number above 0")
-        advice = "without q(z | x) it has no rate"
-        check_kind(f"models[{key!r}]", model, BaseVAE, advice)
+        check_kind(f"models[{key!r}]", model, BaseVAE, "its rate needs q(z | x)")
     ordered = {float(key): models[key] for key in sorted(models)}
     lowest, first = next(iter(ordered.items()))
     check_grey(f"models[{lowest:g}]", first)
@@ -400,16 +382,11 @@ class BetaExplorer(Explorer):
     lowest negative ELBO. For each there are `rates` and `distortions`, in nats per
     image, as in Alemi et al. (2018).
 
-    Parameters
-    ----------
-    models : dict of float to BaseVAE
-        For each β the model that was trained with it; at least two, of one `latent_dim`
-        and one shape of grey images, on any device.
-    data : ImageData
-        Its first `n` test images (or else validation images) give rate and distortion;
-        of each class, the first is reconstructed.
-    seed : int
-        Seed of the ten draws of the prior that all models decode samples from.
+    There are two `models` at least, by the β that they were trained with, of one
+    `latent_dim` and one shape of grey images, on any device. The first `n` test images
+    (or else validation images) of `data` give rate and distortion; of each class, the
+    first is reconstructed. All models decode samples from the same ten draws of the
+    prior, with this `seed`.
     """
 
     _esm = front_end("interface.js", "beta.js")
@@ -487,11 +464,8 @@ class ReparameterizationExplorer(Explorer):
     would go if μ or σ grew by one, and where the KL to the prior N(0, 1) pushes both.
     See Kingma & Welling (2014), section 2.4 and appendix B.
 
-    Parameters
-    ----------
-    mu, sigma, eps : float
-        Where to begin: the mean of q from -2 to 2, its standard deviation from 0.05 to
-        1.5, and the noise from -3 to 3. All three can be set and observed.
+    The arguments say where to begin: the mean of q from -2 to 2, its standard deviation
+    from 0.05 to 1.5, and the noise from -3 to 3. All three can be set and observed.
     """
 
     _esm = front_end("interface.js", "reparameterization.js")

@@ -22,14 +22,8 @@ from .vae import BaseVAE, LatentModel, as_input, evaluating, kl_divergence
 def decode_images(model: LatentModel, z: Tensor, batch_size: int = 1000) -> Tensor:
     """Images of codes, `batch_size` at a time, with the model in evaluation mode.
 
-    Intensities in [0, 1], shape (..., *input_shape), on the model's device.
-
-    Parameters
-    ----------
-    model : LatentModel
-        In any mode, which is left as it was; the codes are moved to its device.
-    z : Tensor, shape (..., latent_dim)
-        Codes, with any leading axes.
+    Intensities in [0, 1], shape (..., *input_shape), on the model's device, of codes
+    `z`, shape (..., latent_dim), from any; the model's mode is left as it was.
     """
     check_kind("model", model, LatentModel, "codes are points of its latent space")
     batch_size = check_whole("batch_size", batch_size)
@@ -113,16 +107,10 @@ def interpolate(model: LatentModel, a: Tensor, b: Tensor, steps: int = 10,
     """Images along the way between the codes of two images.
 
     Intensities in [0, 1], shape (steps, *input_shape) or (B, steps, *input_shape): show
-    a batch with `show_images(images.flatten(0, 1), columns=steps)`.
-
-    Parameters
-    ----------
-    a, b : Tensor, shape (*input_shape) or (B, *input_shape)
-        Two images, or two batches of them, as grey values (uint8) or intensities.
-    steps : int
-        Images on the way, both reconstructed ends included.
-    method : {"lerp", "slerp"}
-        Along a straight line or along an arc.
+    a batch with `show_images(images.flatten(0, 1), columns=steps)`. The ends `a` and
+    `b` are two images, or two batches of them, as grey values (uint8) or intensities;
+    among the `steps` they are as reconstructed. The `method` "lerp" leads along a
+    straight line, "slerp" along an arc.
     """
     way = {"lerp": lerp, "slerp": slerp}
     path = way[check_choice("method", method, way)]
@@ -182,48 +170,40 @@ def _start(model, start):
     """A code, and all dimensions; of an image with a KL, those of the highest first."""
     check_kind("model", model, LatentModel, "a code is a point of its latent space")
     check_kind("start", start, Tensor, "a code or an image")
+    order: Any = range(model.latent_dim)
     if start.shape == (model.latent_dim,):
-        return check_finite("start", start), range(model.latent_dim)
+        return check_finite("start", start), order
     if start.shape != model.input_shape:
         raise ValueError(f"start has shape {tuple(start.shape)}, must be a code, "
                          f"({model.latent_dim},), or an image, {model.input_shape}")
     code = _code("start", start, model)
-    if not isinstance(model, BaseVAE):
-        return code, range(model.latent_dim)
-    with evaluating(model):
-        kl = kl_divergence(*model.encode(as_input(start[None], model)))[0]
-    return code, kl.argsort(descending=True, stable=True)
+    if isinstance(model, BaseVAE):
+        with evaluating(model):
+            kl = kl_divergence(*model.encode(as_input(start[None], model)))[0]
+        order = kl.argsort(descending=True, stable=True)
+    return code, order
 
 # %% ../nbs/04_generation.ipynb #5c60341b
 def grid_points(n: int = 20, range: tuple[float, float] | None = None) -> Tensor:
     """Points of a plane in n rows and n columns, the highest row first as in a picture.
 
-    They have shape (n * n, 2); the first coordinate grows to the right.
-
-    Parameters
-    ----------
-    range : (low, high), optional
-        Evenly spaced coordinates, ends included. By default those of n equal shares of
-        a standard normal's mass: the quantiles of 1/(2n), 3/(2n), ..., 1 - 1/(2n).
+    They have shape (n * n, 2); the first coordinate grows to the right. In a `range`
+    (low, high) they are evenly spaced, ends included; by default they stand for n equal
+    shares of a standard normal's mass, at its quantiles of 1/(2n), 3/(2n), ...
     """
     n = check_whole("n", n)
     if range is None:
         along = torch.special.ndtri((torch.arange(n).double() + 0.5) / n).float()
     else:
-        low, high = _checked_range(range)
+        try:
+            low, high = (check_number("range", end, low=-math.inf) for end in range)
+        except (TypeError, ValueError):
+            low = high = 0
+        if low >= high:
+            raise ValueError(f"range is {range!r}, must be two numbers (low, high) "
+                             "with low < high")
         along = torch.linspace(low, high, n)
     return torch.cartesian_prod(along.flip(0), along).flip(1)
-
-
-def _checked_range(range):
-    try:
-        low, high = (check_number("range", end, low=-math.inf) for end in range)
-    except (TypeError, ValueError):
-        low = high = 0
-    if low >= high:
-        raise ValueError(f"range is {range!r}, must be two numbers (low, high) "
-                         "with low < high")
-    return low, high
 
 # %% ../nbs/04_generation.ipynb #84145657
 def manifold_grid(model: LatentModel, n: int = 20,

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from scipy import stats
+from sklearn.metrics import mutual_info_score
 from torch import Tensor
 
 from .checks import (check_choice, check_labels, check_number, check_points,
@@ -27,24 +28,12 @@ def summarize(table: pd.DataFrame, by: str | list[str], columns: list[str],
               level: float = 0.95) -> pd.DataFrame:
     """Means over runs with the half-width of their confidence interval.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        One row per run, as `sweep` gives it.
-    by : str or list of str
-        Settings to keep apart; runs that agree in them, usually all seeds, are
-        averaged.
-    columns : list of str
-        What to average. A run that lacks one of these figures is left out.
-    level : float
-        Probability that the interval covers the mean of infinitely many runs, if runs
-        are normally distributed.
-
-    Returns
-    -------
-    pandas.DataFrame
-        For each column `c`, the mean as `c` and the half-width as `c ±`, NaN for a
-        single run; and the number of `runs`. Student (1908).
+    The `table` has a row per run, as `sweep` gives it. Runs that agree in the settings
+    `by`, usually all seeds, are averaged; one that lacks a figure of `columns` is left
+    out. For each column `c` there is the mean as `c` and the half-width as `c ±`, NaN
+    for a single run; and the number of `runs`. The interval covers the mean of
+    infinitely many runs with probability `level`, if runs are normally distributed.
+    Student (1908).
     """
     level = check_number("level", level, low=0.01, high=0.9999)
     for column in columns:
@@ -64,23 +53,10 @@ def plot_rate_distortion(table: pd.DataFrame, by: str = "beta", rate: str = "kl"
                          ax: Axes | None = None) -> Axes:
     """Draw distortion against rate, a point with 95 % intervals for each setting.
 
-    A dashed line of slope −1 passes through the point with the lowest sum; all points
-    on it have the same negative ELBO. Alemi et al. (2018).
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        One row per run.
-    by : str
-        The setting that moves along the curve.
-    rate, distortion : str
-        Columns in nats per image.
-    ax : matplotlib Axes, optional
-        Where to draw.
-
-    Returns
-    -------
-    matplotlib Axes
+    The `table` has a row per run; `rate` and `distortion` name columns in nats per
+    image, `by` that of the setting that moves along the curve. A dashed line of slope
+    −1 passes through the point with the lowest sum; all points on it have the same
+    negative ELBO. Alemi et al. (2018).
     """
     ax = ax or plt.subplots(figsize=(5, 4))[1]
     means = summarize(table, by, [rate, distortion])
@@ -104,20 +80,8 @@ def plot_tradeoff(table: pd.DataFrame, setting: str, columns: list[str],
                   ax: Axes | None = None) -> Axes:
     """Draw figures against a setting: runs as dots, means as a line with 95 % bars.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        One row per run.
-    setting : str
-        A column of numbers; its axis is logarithmic if they span more than a factor 10.
-    columns : list of str
-        What to draw.
-    ax : matplotlib Axes, optional
-        Where to draw.
-
-    Returns
-    -------
-    matplotlib Axes
+    The `table` has a row per run. The axis of the setting is logarithmic if its numbers
+    span more than a factor 10.
     """
     ax = ax or plt.subplots()[1]
     means = summarize(table, setting, columns).sort_index()
@@ -154,9 +118,6 @@ def _hook(u, v):
     foot = torch.maximum((u - 0.05).abs() - 0.7, (v + 0.6).abs() - 0.25)
     return torch.minimum(upright, foot)
 
-
-_OUTLINES = (_triangle, _half_disc, _hook)
-
 # %% ../nbs/07_sweeps.ipynb #b17110a9
 #| code-fold: true
 def _draw(factors):
@@ -169,7 +130,7 @@ def _draw(factors):
     up = (19 - 11 * y / 7) - pixel[None, :, None]      # rows are counted from above
     u = (right * turn.cos() + up * turn.sin()) / radius
     v = (up * turn.cos() - right * turn.sin()) / radius
-    distance = torch.stack([outline(u, v) for outline in _OUTLINES])
+    distance = torch.stack([_triangle(u, v), _half_disc(u, v), _hook(u, v)])
     distance = distance.gather(0, kind[None].expand(1, *u.shape))[0] * radius
     return ((0.5 - distance).clamp(0, 1) * 255).round().byte()[:, None]
 
@@ -179,22 +140,11 @@ def shapes(n_train: int = 54_000, n_val: int = 6_000, n_test: int = 10_000,
            seed: int = 0) -> tuple[ImageData, pd.DataFrame]:
     """Draw images whose causes are known: shape, size, place and angle.
 
-    After dSprites: Matthey et al. (2017).
-
-    Parameters
-    ----------
-    n_train, n_val, n_test : int
-        Images in each split. Factors are drawn independently and uniformly.
-    seed : int
-        Of the draw; the same on every machine.
-
-    Returns
-    -------
-    data : ImageData
-        Antialiased grey images; the labels are the shapes.
-    factors : pandas.DataFrame
-        The columns are those of `FACTORS`, with whole numbers from 0; the rows are
-        those of the images, and `factors.loc["test"]` has those of the test set.
+    Gives data, antialiased grey images with their shapes as labels, and a table of the
+    factors, whole numbers from 0, with the columns of `FACTORS` and a row for each
+    image: `factors.loc["test"]` has those of the test set. The factors are drawn
+    independently and uniformly; one seed gives the same on every machine. After
+    dSprites: Matthey et al. (2017).
     """
     sizes = [check_whole("n_train", n_train), check_whole("n_val", n_val),
              check_whole("n_test", n_test)]
@@ -208,49 +158,25 @@ def shapes(n_train: int = 54_000, n_val: int = 6_000, n_test: int = 10_000,
     split = pd.Index(np.repeat(["train", "val", "test"], sizes), name="split")
     return data, pd.DataFrame(drawn, columns=list(FACTORS), index=split)
 
-# %% ../nbs/07_sweeps.ipynb #7a070011
-def _entropy(counts):
-    """Entropy in nats of a table of counts."""
-    p = counts[counts > 0] / counts.sum()
-    return -(p * np.log(p)).sum()
-
 # %% ../nbs/07_sweeps.ipynb #323c872b
 #| code-fold: true
-def _in_bins(codes, bins):
-    """Number of the bin of every code, counted from the lowest code of a dimension."""
-    low, high = codes.min(0), codes.max(0)
-    width = np.where(high > low, (high - low) / bins, 1)
-    return np.minimum((codes - low) // width, bins - 1).astype(int)
-
-
 def mutual_information(codes: Tensor | np.ndarray, factors: pd.DataFrame | np.ndarray,
                        bins: int = 20) -> pd.DataFrame:
     """Mutual information between each latent dimension, cut into bins, and each factor.
 
-    Parameters
-    ----------
-    codes : Tensor or array, shape (N, latent_dim)
-        Points of the latent space, usually posterior means.
-    factors : pandas.DataFrame or array of int, shape (N, n_factors)
-        The value of every factor in every image.
-    bins : int
-        Bins of equal width for each dimension.
-
-    Returns
-    -------
-    pandas.DataFrame, shape (latent_dim, n_factors)
-        Nats, as estimated from counts: too high by about (bins − 1)(values − 1) / 2N.
+    A table in nats, shape (latent_dim, n_factors), as estimated from counts: too high
+    by about (bins − 1)(values − 1) / 2N. Of each image there are the `codes`, usually
+    its posterior means, shape (N, latent_dim), and the value of every factor in
+    `factors`, (N, n_factors). The bins of a dimension have equal width.
     """
-    bins = check_whole("bins", bins, low=2)
-    binned, table = _in_bins(check_points("codes", codes), bins), {}
+    bins, points = check_whole("bins", bins, low=2), check_points("codes", codes)
+    low, high = points.min(0), points.max(0)
+    width = np.where(high > low, (high - low) / bins, 1)
+    binned, table = np.minimum((points - low) // width, bins - 1).astype(int), {}
     for name, column in pd.DataFrame(factors).items():
-        column = check_labels(f"factors[{name!r}]", column, len(binned))
-        values, own = np.unique(column, return_inverse=True)
-        n, table[name] = len(values), np.empty(binned.shape[1])
-        for dim, bin in enumerate(binned.T):
-            joint = np.bincount(bin * n + own, minlength=bins * n).reshape(bins, n)
-            told = _entropy(joint.sum(0)) + _entropy(joint.sum(1)) - _entropy(joint)
-            table[name][dim] = max(told, 0)
+        column = check_labels(f"factors[{name!r}]", column, len(points))
+        _, values = np.unique(column, return_inverse=True)
+        table[name] = [mutual_info_score(values, bin) for bin in binned.T]
     return pd.DataFrame(table)
 
 # %% ../nbs/07_sweeps.ipynb #bb683994
@@ -258,27 +184,19 @@ def mig(codes: Tensor | np.ndarray, factors: pd.DataFrame | np.ndarray,
         bins: int = 20) -> float:
     """Mutual information gap: the lead of a factor's best dimension over its second.
 
-    Parameters
-    ----------
-    codes, factors, bins
-        As for `mutual_information`; at least two dimensions, and no factor that is the
-        same everywhere.
-
-    Returns
-    -------
-    float
-        Mean over factors, from 0, where every factor is told by two dimensions equally
-        well or by none, to 1, where each is told by one that no other repeats. Chen et
-        al. (2018), section 4.1; estimated as in Locatello et al. (2019).
+    Mean over factors, from 0, where every factor is told by two dimensions equally well
+    or by none, to 1, where each is told by one that no other repeats. The arguments are
+    those of `mutual_information`, with two dimensions at least. Chen et al. (2018),
+    section 4.1; estimated as in Locatello et al. (2019).
     """
     table = mutual_information(codes, factors, bins)
     if len(table) < 2:
         raise ValueError("codes has 1 dimension, must have at least two: there is no "
                          "gap to a second one")
-    columns = pd.DataFrame(factors)
-    entropies = np.array([_entropy(columns[name].value_counts()) for name in columns])
+    causes = pd.DataFrame(factors)
+    entropies = np.array([stats.entropy(causes[k].value_counts()) for k in causes])
     if (entropies == 0).any():
-        name = columns.columns[entropies == 0][0]
+        name = causes.columns[entropies == 0][0]
         raise ValueError(f"factors[{name!r}] is the same in all images, so nothing can "
                          "be known of it: leave it out")
     second, first = np.sort(table, 0)[-2:]

@@ -31,20 +31,10 @@ from .vae import Elbo, LatentModel, as_input, elbo, evaluating
 # %% ../nbs/02_training.ipynb #093c48b0
 def batches(images: Tensor, batch_size: int,
             generator: torch.Generator) -> Iterator[Tensor]:
-    """Every image once, in random order, as intensities.
+    """Every image once, in random order, as intensities, float32 (B, *input_shape).
 
-    Parameters
-    ----------
-    images : Tensor of uint8, shape (N, *input_shape)
-        On the device where they are wanted.
-    batch_size : int
-        Images in a batch; the last one may be smaller.
-    generator : torch.Generator
-        Source of the order, on the same device.
-
-    Yields
-    ------
-    Tensor of float32, shape (B, *input_shape)
+    The `images`, uint8 (N, *input_shape), and the `generator`, the source of the order,
+    are on the device where the batches are wanted; the last one may be smaller.
     """
     order = torch.randperm(len(images), generator=generator, device=images.device)
     for index in order.split(batch_size):
@@ -59,7 +49,7 @@ class ConstantBeta:
     value: float = 1.0
 
     def __post_init__(self) -> None:
-        _convert(self, value=check_number("beta", self.value))
+        vars(self).update(value=check_number("beta", self.value))
 
     @property
     def end(self) -> float:
@@ -69,13 +59,6 @@ class ConstantBeta:
         return self.value
 
 
-def _convert(frozen, **values):
-    """Give the fields of a frozen dataclass their converted values."""
-    for name, value in values.items():
-        object.__setattr__(frozen, name, value)
-
-# %% ../nbs/02_training.ipynb #ba31eb95
-#| code-fold: true
 @dataclass(frozen=True)
 class LinearBeta:
     """β rises in a straight line from `start` to `end`; others change only `shape`.
@@ -101,9 +84,9 @@ class LinearBeta:
         check_choice("every", self.every, ("step", "epoch"))
         # with one epoch, its only one would have to be the first and the last
         shortest = 2 if self.every == "epoch" else 0
-        _convert(self, epochs=check_number("epochs", self.epochs, low=shortest),
-                 start=check_number("start", self.start),
-                 end=check_number("end", self.end))
+        vars(self).update(epochs=check_number("epochs", self.epochs, low=shortest),
+                          start=check_number("start", self.start),
+                          end=check_number("end", self.end))
 
     @staticmethod
     def shape(t: float) -> float:
@@ -148,8 +131,8 @@ class CyclicalBeta:
 
     def __post_init__(self) -> None:
         check_kind("ramp", self.ramp, LinearBeta, "CosineBeta and SigmoidBeta are such")
-        _convert(self, period=check_number("period", self.period, low=1),
-                 cycles=check_whole("cycles", self.cycles))
+        vars(self).update(period=check_number("period", self.period, low=1),
+                          cycles=check_whole("cycles", self.cycles))
 
     @property
     def end(self) -> float:
@@ -166,23 +149,10 @@ def validate(model: LatentModel, images: Tensor, *,
              seed: int = 0) -> tuple[float, float]:
     """Reconstruction and KL over a set of images, with one draw per image.
 
-    Parameters
-    ----------
-    model : VAE
-        In any mode, which is left as it was.
-    images : Tensor of uint8, shape (N, *input_shape)
-        On any device.
-    objective : callable
-        As for `fit`; asked at β = 1.
-    batch_size : int
-        Images at a time.
-    seed : int
-        Seed of the draws, which touch no other generator.
-
-    Returns
-    -------
-    tuple of float
-        Reconstruction and KL in nats per image; their sum is the negative ELBO.
+    In nats per image; their sum is the negative ELBO. The `images`, uint8
+    (N, *input_shape), may be on any device, and the model in any mode, which is left as
+    it was. The `objective` is as for `fit`, asked at β = 1; the draws depend on `seed`
+    alone, and touch no other generator.
     """
     batch_size, seed = check_whole("batch_size", batch_size), check_seed("seed", seed)
     if not len(images):
@@ -282,13 +252,11 @@ class History:
 
 # %% ../nbs/02_training.ipynb #6c39fce0
 #| code-fold: true
-_ENDINGS = ("running", "all epochs done", "patience ran out", "interrupted", "diverged")
-
-
 def _checked(history):
     """A history from somewhere, seen to be one that `fit` could have made."""
     if not str(history.ended).startswith("stopped by a callback"):
-        check_choice("ended", history.ended, _ENDINGS)
+        check_choice("ended", history.ended, ("running", "all epochs done", "diverged",
+                                              "patience ran out", "interrupted"))
     for number, row in enumerate(history.epochs, start=1):
         fits = all(isinstance(value, bool if name == "settled" else (int, float))
                    for name, value in vars(row).items())
@@ -308,8 +276,7 @@ def _plot_curves(frame):
     axes[0, 0].legend()
     axes[1, 1].plot(frame["beta"], color="C2")
     axes[1, 1].set(title="β", ylim=(0, None))
-    for ax in axes[1]:
-        ax.set_xlabel("epoch")
+    plt.setp(axes[1], xlabel="epoch")
     return fig
 
 # %% ../nbs/02_training.ipynb #942038a8
@@ -372,17 +339,17 @@ class Recipe:
         if not callable(self.lr_schedule):
             check_choice("lr_schedule", self.lr_schedule, LR_SCHEDULES)
         check_choice("precision", self.precision, ("auto", "fp32", "bf16"))
-        _convert(self, batch_size=check_whole("batch_size", self.batch_size),
-                 lr=None if self.lr is None else check_number("lr", self.lr),
-                 beta=self.beta if callable(self.beta) else ConstantBeta(self.beta),
-                 seed=check_seed("seed", self.seed))
+        vars(self).update(
+            batch_size=check_whole("batch_size", self.batch_size),
+            lr=None if self.lr is None else check_number("lr", self.lr),
+            beta=self.beta if callable(self.beta) else ConstantBeta(self.beta),
+            seed=check_seed("seed", self.seed))
 
     @property
     def lr_scheduler(self) -> Callable:
         """The function that `lr_schedule` names or is."""
-        if isinstance(self.lr_schedule, str):
-            return LR_SCHEDULES[self.lr_schedule]
-        return self.lr_schedule
+        named = self.lr_schedule
+        return named if callable(named) else LR_SCHEDULES[named]
 
 # %% ../nbs/02_training.ipynb #5e776f8a
 def fit(model: LatentModel, data: ImageData, epochs: int, *,
@@ -395,6 +362,8 @@ def fit(model: LatentModel, data: ImageData, epochs: int, *,
         restore_best: bool = True, checkpoint: str | Path | None = None,
         resume: bool = False, progress: bool = True) -> History:
     """Train a model in place; it ends in evaluation mode, with its best weights.
+
+    Gives the `History` of the finished epochs, also when interrupted with Ctrl-C.
 
     Parameters
     ----------
@@ -422,11 +391,6 @@ def fit(model: LatentModel, data: ImageData, epochs: int, *,
         Continue the run in `checkpoint`, to the same bits; start afresh where none is.
     progress : bool
         Whether to show a progress bar.
-
-    Returns
-    -------
-    History
-        Of the finished epochs; also when interrupted with Ctrl-C.
     """
     device, recipe = as_device(device), Recipe(objective, batch_size, lr, beta,
                                                lr_schedule, optimizer, precision, seed)
@@ -450,10 +414,7 @@ def fit(model: LatentModel, data: ImageData, epochs: int, *,
 class ShowReconstructions:
     """A callback for `fit`: images above their reconstructions, redrawn every epoch.
 
-    Parameters
-    ----------
-    images : Tensor of uint8, shape (N, *input_shape)
-        A row of them; eight to ten look well.
+    Of the `images`, uint8 (N, *input_shape), eight to ten look well.
     """
 
     def __init__(self, images: Tensor) -> None:

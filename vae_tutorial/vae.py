@@ -26,17 +26,10 @@ def reparameterize(mu: Tensor, logvar: Tensor,
                    generator: torch.Generator | None = None) -> Tensor:
     """Draw z from N(mu, sigma²) so that gradients reach both parameters.
 
-    Parameters
-    ----------
-    mu, logvar : Tensor, shape (B, latent_dim)
-        Mean and log-variance of q(z | x).
-    generator : torch.Generator, optional
-        Source of the noise, on the device of `mu`; PyTorch's global one by default.
-
-    Returns
-    -------
-    Tensor, shape (B, latent_dim)
-        mu + sigma * eps, with eps from N(0, I). Kingma & Welling (2014), section 2.4.
+    It is mu + sigma * eps, with eps from N(0, I), and like `mu` and `logvar`, mean and
+    log-variance of q(z | x), it has shape (B, latent_dim). The noise comes from a
+    `generator` on the device of `mu`, by default from PyTorch's global one. Kingma &
+    Welling (2014), section 2.4.
     """
     check_same_shape("mu", mu, "logvar", logvar)  # guard: reparameterize-shapes
     eps = torch.randn(mu.shape, generator=generator, device=mu.device, dtype=mu.dtype)
@@ -46,16 +39,8 @@ def reparameterize(mu: Tensor, logvar: Tensor,
 def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
     """KL divergence from N(mu, sigma²) to N(0, 1), dimension by dimension.
 
-    Parameters
-    ----------
-    mu, logvar : Tensor, shape (B, latent_dim)
-        Mean and log-variance of q(z | x).
-
-    Returns
-    -------
-    Tensor, shape (B, latent_dim)
-        Nats, in float32 or wider; sum over the last axis for the KL of an image.
-        Kingma & Welling (2014), appendix B.
+    Nats, in float32 or wider, shape (B, latent_dim) as that of `mu` and `logvar`; sum
+    over the last axis for the KL of an image. Kingma & Welling (2014), appendix B.
     """
     check_same_shape("mu", mu, "logvar", logvar)  # guard: kl-shapes
     mu, logvar = widen(mu), widen(logvar)
@@ -94,22 +79,17 @@ def reconstruction_loss(logits: Tensor, x: Tensor,
                         likelihood: str | Callable = "bernoulli") -> Tensor:
     """Negative log-likelihood of images under the decoder, -log p(x | z).
 
+    Nats per image, summed over pixels, shape (B,), in float32 or wider. Kingma &
+    Welling (2014), appendix C.1; Loaiza-Ganem & Cunningham (2019).
+
     Parameters
     ----------
-    logits : Tensor, shape (B, *input_shape)
-        Output of the decoder.
-    x : Tensor, shape (B, *input_shape)
-        Intensities in [0, 1].
+    logits, x : Tensor, shape (B, *input_shape)
+        Output of the decoder, and intensities in [0, 1].
     likelihood : {"bernoulli", "continuous-bernoulli", "gaussian"} or callable
         Distribution of a pixel. On grey pixels "bernoulli" is a loss but no likelihood;
         "gaussian" has mean sigmoid(logits) and variance 1. A function of logits and x
         gives the -log p of each pixel, in the shape of both.
-
-    Returns
-    -------
-    Tensor, shape (B,)
-        Nats per image, summed over pixels, in float32 or wider. Kingma & Welling
-        (2014), appendix C.1; Loaiza-Ganem & Cunningham (2019).
     """
     check_same_shape("logits", logits, "x", x)  # guard: loss-shapes
     return pixel_loss(likelihood)(widen(logits), widen(x)).flatten(1).sum(1)
@@ -157,17 +137,8 @@ class LatentModel(nn.Module):
     """A latent space with a decoder: what a VAE and its relatives share.
 
     A subclass sets `encoder` and `decoder`, and says with `code(x)` which point of the
-    latent space stands for an image.
-
-    Parameters
-    ----------
-    input_shape : tuple of int
-        Shape of one image.
-    latent_dim : int
-        Number of latent dimensions.
-    **config
-        The constructor's other arguments, as far as JSON can say them. They are kept in
-        `config`, from which `load_model` builds the model again.
+    latent space stands for an image. It hands over its constructor's other arguments,
+    as far as JSON can say them, as `config`, from which `load_model` builds it again.
     """
 
     encoder: nn.Module
@@ -271,27 +242,20 @@ def elbo(model: Callable[..., VAEOutput], x: Tensor, beta: float = 1.0,
          likelihood: str | Callable = "bernoulli", free_bits: float = 0.0) -> Elbo:
     """Negative ELBO of a batch, estimated with one draw per image.
 
+    The `loss` is reconstruction + beta * KL (with free bits, the KL as charged). Kingma
+    & Welling (2014), eq. 7; Higgins et al. (2017), eq. 4; Kingma et al. (2016), eq. 15.
+
     Parameters
     ----------
     model : VAE
         Anything whose forward pass gives a `VAEOutput`.
     x : Tensor, shape (B, *input_shape)
         Intensities in [0, 1].
-    beta : float
-        Factor on the KL term; 1 gives the ELBO.
-    generator : torch.Generator, optional
-        Source of the draws.
-    likelihood : str or callable
-        See `reconstruction_loss`.
-    free_bits : float
-        Nats of KL in each latent dimension below which the loss asks for no less.
-
-    Returns
-    -------
-    Elbo
-        `loss` is reconstruction + beta * KL (with free bits, the KL as charged).
-        Kingma & Welling (2014), eq. 7; Higgins et al. (2017), eq. 4; Kingma et al.
-        (2016), eq. 15.
+    beta, free_bits : float
+        Factor on the KL term, and nats of KL in each latent dimension below which the
+        loss asks for no less. With 1 and 0 it is the ELBO.
+    generator, likelihood
+        Source of the draws, and the loss of a pixel: see `reconstruction_loss`.
     """
     out = model(x, generator)
     reconstruction = reconstruction_loss(out.logits, x, likelihood).mean()
