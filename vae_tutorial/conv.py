@@ -18,8 +18,8 @@ from .vae import BaseVAE
 class ConvVAE(BaseVAE):
     """Variational autoencoder of convolutions with stride 2 and of their transposes.
 
-    An image has the shape (channels, height, width), of any size. In the encoder each
-    convolution, with as many output channels as `channels` says, halves height and
+    An image has shape (channels, height, width), of any size. The encoder has a
+    convolution for each of `channels`, with as many outputs, which halves height and
     width (rounding up); the decoder mirrors them and ends with half of the first.
     """
 

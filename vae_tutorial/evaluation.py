@@ -169,8 +169,9 @@ def log_weights(model: BaseVAE, split: Split | Tensor, n_samples: int = 64, *,
 def importance_bound(log_w: Tensor, k: int) -> Tensor:
     """Lower bounds of log p(x) from `k` draws each, averaged over groups of `k` draws.
 
-    Nats per image, shape (N,), from `log_weights`, shape (N, n_samples); one draw gives
-    the ELBO, and draws that fill no group are left out. Burda et al. (2016), eq. 8.
+    Nats per image, shape (N,); `log_w`, shape (N, n_samples), is from `log_weights`.
+    With k = 1 it is the ELBO. Draws that fill no group are left out. Burda et al.
+    (2016), eq. 8.
     """
     check_finite("log_w", log_w)
     if log_w.ndim != 2:
@@ -268,8 +269,8 @@ def evaluate(model: BaseVAE, split: Split | Tensor, *, n_samples: int = 64,
     model, split
         As `model` and `images` of `posterior`.
     n_samples, seed : int
-        Draws of z for each image, and their seed. They touch no other generator and do
-        not depend on `at_once`.
+        Draws of z for each image, and their seed. The draws touch no other generator
+        and do not depend on `at_once`.
     likelihood : str or callable
         A name that `reconstruction_loss` knows, or a function of logits and x, both of
         shape (B, K, *input_shape), that gives the -log p of each pixel in that shape.

@@ -85,9 +85,9 @@ class LatentExplorer(Explorer):
     they carry, and those that are not active are grey. The traits `z`, the code, and
     `layer`, what the plane shows, can be set and observed.
 
-    The trained model has a decoder that `Decoder` accepts, and is on any device. The
-    first `n` test images (or else validation images) of `data` give the points of the
-    plane, the order of the sliders, and the images to start from.
+    The model is trained, has a decoder that `Decoder` accepts, and may be on any
+    device. The first `n` test images (or else validation images) of `data` give the
+    points of the plane, the order of the sliders, and the images to start from.
     """
 
     _esm = front_end("decoder.js", "interface.js", "latent.js")
@@ -139,7 +139,7 @@ class InterpolationExplorer(Explorer):
     The traits can be set and observed: `start` and `end`, the numbers of the two
     images, and `t`, the place between them, from 0 at the start to 1 at the end.
 
-    The model is one for `LatentExplorer`; 2 to 20 `images` to pick from, shape
+    The model is as for `LatentExplorer`. The `images` to pick from, 2 to 20 of shape
     (N, 1, height, width), are grey values (uint8) or intensities.
     """
 
@@ -269,10 +269,10 @@ class EmbeddingExplorer(_EmbeddingTraits, Explorer):
     image, or -1 for none; `held`, whether the pointer chooses no other by passing over
     it; `map`, the name of the map shown; and `classes`, those shown.
 
-    The model is one for `LatentExplorer`. The images are the first `n`, 2 at least, of
-    a `split` of `data`, by default of the test images, or else the validation images.
-    Of the `maps` to switch between, each has a name and a place for every image, shape
-    (n, 2); by default they are the principal components and, in some seconds, t-SNE at
+    The model is as for `LatentExplorer`. The images are the first `n`, at least 2, of a
+    `split` of `data`, by default of the test images, or else the validation images. The
+    `maps` to switch between have names, and each a place for every image, shape (n, 2);
+    by default they are the principal components and, in some seconds, t-SNE at
     perplexities 5, 30 and 100.
     """
 
@@ -382,11 +382,11 @@ class BetaExplorer(Explorer):
     lowest negative ELBO. For each there are `rates` and `distortions`, in nats per
     image, as in Alemi et al. (2018).
 
-    There are two `models` at least, by the β that they were trained with, of one
+    `models` has for each β the model that was trained with it; at least two, of one
     `latent_dim` and one shape of grey images, on any device. The first `n` test images
     (or else validation images) of `data` give rate and distortion; of each class, the
     first is reconstructed. All models decode samples from the same ten draws of the
-    prior, with this `seed`.
+    prior, which `seed` determines.
     """
 
     _esm = front_end("interface.js", "beta.js")

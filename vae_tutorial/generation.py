@@ -22,8 +22,8 @@ from .vae import BaseVAE, LatentModel, as_input, evaluating, kl_divergence
 def decode_images(model: LatentModel, z: Tensor, batch_size: int = 1000) -> Tensor:
     """Images of codes, `batch_size` at a time, with the model in evaluation mode.
 
-    Intensities in [0, 1], shape (..., *input_shape), on the model's device, of codes
-    `z`, shape (..., latent_dim), from any; the model's mode is left as it was.
+    Intensities in [0, 1], shape (..., *input_shape), on the model's device; the codes
+    `z`, shape (..., latent_dim), may be on any. The model's mode is left as it was.
     """
     check_kind("model", model, LatentModel, "codes are points of its latent space")
     batch_size = check_whole("batch_size", batch_size)
@@ -109,7 +109,7 @@ def interpolate(model: LatentModel, a: Tensor, b: Tensor, steps: int = 10,
     Intensities in [0, 1], shape (steps, *input_shape) or (B, steps, *input_shape): show
     a batch with `show_images(images.flatten(0, 1), columns=steps)`. The ends `a` and
     `b` are two images, or two batches of them, as grey values (uint8) or intensities;
-    among the `steps` they are as reconstructed. The `method` "lerp" leads along a
+    both appear, reconstructed, among the `steps`. The `method` "lerp" leads along a
     straight line, "slerp" along an arc.
     """
     way = {"lerp": lerp, "slerp": slerp}

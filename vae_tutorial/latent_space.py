@@ -65,8 +65,8 @@ class Pca(NamedTuple):
 def pca(codes: _Points, n: int = 2) -> Pca:
     """Project points on the directions in which they vary most (Pearson, 1901).
 
-    The `codes` have shape (N, D), and are not all the same; of directions there are at
-    most min(N, D). Signs are fixed: the largest entry of each component is positive.
+    The `codes`, shape (N, D), are not all the same point, and `n` is at most min(N, D).
+    Signs are fixed: the largest entry of each component is positive.
     """
     points = check_points("codes", codes)
     n = check_whole("n", n, high=min(points.shape))
@@ -196,9 +196,9 @@ def knn_classify(codes: _Points, labels: _Points, test_codes: _Points | None = N
                  k: int = 10) -> np.ndarray:
     """The class that most of the k nearest neighbours have: shape (M,) or (N,).
 
-    The classes of `codes`, shape (N, D), are `labels`, shape (N,); `test_codes`, the
-    points to classify, are as `queries` for `nearest_neighbours`. Of those that tie for
-    the most votes, it is the class whose voters rank nearer.
+    The `labels`, shape (N,), are the classes of `codes`, shape (N, D); `test_codes` are
+    the points to classify, as `queries` for `nearest_neighbours`. Of the classes that
+    tie for the most votes, it is the one whose voters rank nearer.
     """
     points = check_points("codes", codes, fewest=1)
     labels = check_labels("labels", labels, len(points))

@@ -29,7 +29,7 @@ def summarize(table: pd.DataFrame, by: str | list[str], columns: list[str],
     """Means over runs with the half-width of their confidence interval.
 
     The `table` has a row per run, as `sweep` gives it. Runs that agree in the settings
-    `by`, usually all seeds, are averaged; one that lacks a figure of `columns` is left
+    `by`, usually all seeds, are averaged; a run without one of the `columns` is left
     out. For each column `c` there is the mean as `c` and the half-width as `c ±`, NaN
     for a single run; and the number of `runs`. The interval covers the mean of
     infinitely many runs with probability `level`, if runs are normally distributed.
@@ -80,8 +80,8 @@ def plot_tradeoff(table: pd.DataFrame, setting: str, columns: list[str],
                   ax: Axes | None = None) -> Axes:
     """Draw figures against a setting: runs as dots, means as a line with 95 % bars.
 
-    The `table` has a row per run. The axis of the setting is logarithmic if its numbers
-    span more than a factor 10.
+    The `table` has a row per run. The axis of the setting, a column of numbers, is
+    logarithmic if these span more than a factor of 10.
     """
     ax = ax or plt.subplots()[1]
     means = summarize(table, setting, columns).sort_index()
@@ -140,10 +140,10 @@ def shapes(n_train: int = 54_000, n_val: int = 6_000, n_test: int = 10_000,
            seed: int = 0) -> tuple[ImageData, pd.DataFrame]:
     """Draw images whose causes are known: shape, size, place and angle.
 
-    Gives data, antialiased grey images with their shapes as labels, and a table of the
-    factors, whole numbers from 0, with the columns of `FACTORS` and a row for each
-    image: `factors.loc["test"]` has those of the test set. The factors are drawn
-    independently and uniformly; one seed gives the same on every machine. After
+    Gives the data, antialiased grey images whose labels are the shapes, and a table of
+    their factors, whole numbers from 0, with the columns of `FACTORS` and a row for
+    each image: `factors.loc["test"]` has those of the test set. The factors are drawn
+    independently and uniformly; a seed gives the same images on every machine. After
     dSprites: Matthey et al. (2017).
     """
     sizes = [check_whole("n_train", n_train), check_whole("n_val", n_val),
@@ -165,9 +165,9 @@ def mutual_information(codes: Tensor | np.ndarray, factors: pd.DataFrame | np.nd
     """Mutual information between each latent dimension, cut into bins, and each factor.
 
     A table in nats, shape (latent_dim, n_factors), as estimated from counts: too high
-    by about (bins − 1)(values − 1) / 2N. Of each image there are the `codes`, usually
-    its posterior means, shape (N, latent_dim), and the value of every factor in
-    `factors`, (N, n_factors). The bins of a dimension have equal width.
+    by about (bins − 1)(values − 1) / 2N. The `codes`, shape (N, latent_dim), are
+    usually posterior means; `factors`, shape (N, n_factors), has the value of every
+    factor in every image. The `bins` of a dimension have equal width.
     """
     bins, points = check_whole("bins", bins, low=2), check_points("codes", codes)
     low, high = points.min(0), points.max(0)

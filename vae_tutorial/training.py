@@ -34,7 +34,7 @@ def batches(images: Tensor, batch_size: int,
     """Every image once, in random order, as intensities, float32 (B, *input_shape).
 
     The `images`, uint8 (N, *input_shape), and the `generator`, the source of the order,
-    are on the device where the batches are wanted; the last one may be smaller.
+    are on the device where the batches are wanted. The last batch may be smaller.
     """
     order = torch.randperm(len(images), generator=generator, device=images.device)
     for index in order.split(batch_size):
@@ -49,7 +49,7 @@ class ConstantBeta:
     value: float = 1.0
 
     def __post_init__(self) -> None:
-        vars(self).update(value=check_number("beta", self.value))
+        vars(self).update(value=check_number("beta", self.value))     # self is frozen
 
     @property
     def end(self) -> float:
@@ -149,7 +149,7 @@ def validate(model: LatentModel, images: Tensor, *,
              seed: int = 0) -> tuple[float, float]:
     """Reconstruction and KL over a set of images, with one draw per image.
 
-    In nats per image; their sum is the negative ELBO. The `images`, uint8
+    Both are in nats per image; their sum is the negative ELBO. The `images`, uint8
     (N, *input_shape), may be on any device, and the model in any mode, which is left as
     it was. The `objective` is as for `fit`, asked at β = 1; the draws depend on `seed`
     alone, and touch no other generator.
@@ -414,7 +414,7 @@ def fit(model: LatentModel, data: ImageData, epochs: int, *,
 class ShowReconstructions:
     """A callback for `fit`: images above their reconstructions, redrawn every epoch.
 
-    Of the `images`, uint8 (N, *input_shape), eight to ten look well.
+    The `images`, uint8 (N, *input_shape), form a row; eight to ten look well.
     """
 
     def __init__(self, images: Tensor) -> None:

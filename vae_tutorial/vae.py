@@ -26,9 +26,9 @@ def reparameterize(mu: Tensor, logvar: Tensor,
                    generator: torch.Generator | None = None) -> Tensor:
     """Draw z from N(mu, sigma²) so that gradients reach both parameters.
 
-    It is mu + sigma * eps, with eps from N(0, I), and like `mu` and `logvar`, mean and
-    log-variance of q(z | x), it has shape (B, latent_dim). The noise comes from a
-    `generator` on the device of `mu`, by default from PyTorch's global one. Kingma &
+    It is mu + sigma * eps, with eps from N(0, I), in the shape (B, latent_dim) of `mu`
+    and `logvar`, the mean and log-variance of q(z | x). The noise comes from the
+    `generator`, on the device of `mu`, by default from PyTorch's global one. Kingma &
     Welling (2014), section 2.4.
     """
     check_same_shape("mu", mu, "logvar", logvar)  # guard: reparameterize-shapes
@@ -39,7 +39,7 @@ def reparameterize(mu: Tensor, logvar: Tensor,
 def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
     """KL divergence from N(mu, sigma²) to N(0, 1), dimension by dimension.
 
-    Nats, in float32 or wider, shape (B, latent_dim) as that of `mu` and `logvar`; sum
+    Nats, in float32 or wider, in the shape (B, latent_dim) of `mu` and `logvar`; sum
     over the last axis for the KL of an image. Kingma & Welling (2014), appendix B.
     """
     check_same_shape("mu", mu, "logvar", logvar)  # guard: kl-shapes
@@ -137,8 +137,9 @@ class LatentModel(nn.Module):
     """A latent space with a decoder: what a VAE and its relatives share.
 
     A subclass sets `encoder` and `decoder`, and says with `code(x)` which point of the
-    latent space stands for an image. It hands over its constructor's other arguments,
-    as far as JSON can say them, as `config`, from which `load_model` builds it again.
+    latent space stands for an image. The other arguments of its constructor, as far as
+    JSON can say them, are passed on by name and kept in `config`, from which
+    `load_model` builds the model again.
     """
 
     encoder: nn.Module
@@ -253,9 +254,9 @@ def elbo(model: Callable[..., VAEOutput], x: Tensor, beta: float = 1.0,
         Intensities in [0, 1].
     beta, free_bits : float
         Factor on the KL term, and nats of KL in each latent dimension below which the
-        loss asks for no less. With 1 and 0 it is the ELBO.
-    generator, likelihood
-        Source of the draws, and the loss of a pixel: see `reconstruction_loss`.
+        loss asks for no less. With 1 and 0 the loss is the negative ELBO.
+    generator, likelihood : optional
+        Source of the draws, and a pixel's distribution: see `reconstruction_loss`.
     """
     out = model(x, generator)
     reconstruction = reconstruction_loss(out.logits, x, likelihood).mean()
