@@ -27,7 +27,12 @@ class AutoencoderOutput(NamedTuple):
 class Autoencoder(LatentModel):
     """Deterministic autoencoder with the perceptrons of `VAE`, and a point for a code.
 
-    The arguments are those of `VAE`. Hinton & Salakhutdinov (2006).
+    Hinton & Salakhutdinov (2006).
+
+    Parameters
+    ----------
+    input_shape, hidden_dims, latent_dim
+        As for `VAE`.
     """
 
     def __init__(self, input_shape: tuple[int, ...] = (1, 28, 28),
@@ -59,9 +64,24 @@ def reconstruction_only(model: Callable[..., Any], x: Tensor, beta: float = 1.0,
                         likelihood: str | Callable = "bernoulli") -> Elbo:
     """The reconstruction term of a batch as the whole objective, for an autoencoder.
 
-    The arguments are those of `elbo`, but any model whose forward pass gives `logits`
-    will do; for a VAE it is the objective at β = 0. In the result `loss` and
-    `reconstruction` are the same, `kl` is zero, and `beta` is entered without effect.
+    Parameters
+    ----------
+    model : Autoencoder
+        Anything whose forward pass gives `logits`; for a VAE it is the objective at
+        β = 0.
+    x : Tensor, shape (B, *input_shape)
+        Intensities in [0, 1].
+    beta : float
+        Entered in the result and without effect, for there is no KL.
+    generator : torch.Generator, optional
+        Source of the draws, if the model makes any.
+    likelihood : str or callable
+        See `reconstruction_loss`.
+
+    Returns
+    -------
+    Elbo
+        `loss` and `reconstruction` are the same; `kl` is zero.
     """
     logits = model(x, generator).logits
     reconstruction = reconstruction_loss(logits, x, likelihood).mean()

@@ -18,9 +18,15 @@ from .vae import BaseVAE
 class ConvVAE(BaseVAE):
     """Variational autoencoder of convolutions with stride 2 and of their transposes.
 
-    An image has shape (channels, height, width), of any size. The encoder has a
-    convolution for each of `channels`, with as many outputs, which halves height and
-    width (rounding up); the decoder mirrors them and ends with half of the first.
+    Parameters
+    ----------
+    input_shape : tuple of int
+        Shape of one image, (channels, height, width), of any size.
+    channels : tuple of int
+        Channels after each convolution of the encoder, each of which halves height and
+        width (rounding up); the decoder mirrors them and ends with half of the first.
+    latent_dim : int
+        Number of latent dimensions.
     """
 
     memory_format = torch.channels_last      # in which convolutions are fastest

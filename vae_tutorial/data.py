@@ -25,10 +25,14 @@ from .sources import SOURCES, read_official
 #| code-fold: true
 @dataclass(frozen=True, eq=False, repr=False)
 class Split:
-    """One part of a data set: grey images and the class of each.
+    """One part of a data set.
 
-    `images` is uint8, shape (N, 1, 28, 28), from 0 (empty) to 255; `labels` is int64,
-    shape (N,), from 0 to 9.
+    Attributes
+    ----------
+    images : Tensor, uint8, shape (N, 1, 28, 28)
+        Grey values as stored, 0 (empty) to 255.
+    labels : Tensor, int64, shape (N,)
+        The class of each image, 0 to 9.
     """
     images: Tensor
     labels: Tensor
@@ -44,9 +48,16 @@ class Split:
 class ImageData:
     """A data set, split for training.
 
-    `train` is there to fit a model on, `val` to choose between models with, and `test`
-    is kept shut until everything is chosen; it is None in the pooled split. `source` is
-    "full", or "sample" for the images inside the package.
+    Attributes
+    ----------
+    train, val : Split
+        To fit a model on, and to choose between models with.
+    test : Split or None
+        Kept shut until everything is chosen; None in the pooled split.
+    name, source : str
+        Such as "mnist"; "full", or "sample" for the images inside the package.
+    class_names : tuple of str
+        What the labels 0 to 9 mean.
     """
     train: Split
     val: Split
@@ -67,9 +78,6 @@ def load_data(name: str = "mnist", source: str = "auto",
               val_fraction: float = 0.1, seed: int = 42) -> ImageData:
     """Load MNIST or Fashion-MNIST, split for training.
 
-    By default 54,000 / 6,000 / 10,000 images in train / val / test, of the sample
-    4,000 / 500 / 500.
-
     Parameters
     ----------
     name : {"mnist", "fashion"}
@@ -86,6 +94,12 @@ def load_data(name: str = "mnist", source: str = "auto",
         Of the official training images; in the pooled split and the sample, of all.
     seed : int
         The same seed gives the same split on every machine.
+
+    Returns
+    -------
+    ImageData
+        By default 54,000 / 6,000 / 10,000 images in train / val / test, of the sample
+        4,000 / 500 / 500.
     """
     from sklearn.model_selection import train_test_split        # takes a second
 
@@ -104,7 +118,18 @@ def load_data(name: str = "mnist", source: str = "auto",
 
 # %% ../nbs/00_data.ipynb #a6d5d4bc
 def intensities(images: Tensor) -> Tensor:
-    """Intensities in [0, 1], float32, of grey values (uint8) in any shape."""
+    """Turn stored grey values into intensities.
+
+    Parameters
+    ----------
+    images : Tensor, uint8, any shape
+        Grey values, 0 to 255.
+
+    Returns
+    -------
+    Tensor, float32, the same shape
+        Values in [0, 1].
+    """
     check_kind("images", images, Tensor, "torch.as_tensor makes one")
     if images.dtype != torch.uint8:
         raise TypeError(f"images is {images.dtype}, must be grey values, torch.uint8: "
@@ -115,9 +140,17 @@ def intensities(images: Tensor) -> Tensor:
 def binarize(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Draw images of ones and zeros: a pixel is 1 with its intensity as probability.
 
-    Float32, in the shape of the grey values `images` (uint8), and drawn anew in each
-    call, from a `generator` on their device or from torch's own. Salakhutdinov & Murray
-    (2008).
+    Parameters
+    ----------
+    images : Tensor, uint8, any shape
+        Grey values, 0 to 255.
+    generator : torch.Generator, optional
+        On the device of the images; by default torch's own.
+
+    Returns
+    -------
+    Tensor, float32, the same shape
+        Zeros and ones, drawn anew in each call. Salakhutdinov & Murray (2008).
     """
     probability = intensities(images)
     check_generator(generator, images.device)
@@ -127,8 +160,15 @@ def binarize(images: Tensor, generator: torch.Generator | None = None) -> Tensor
 def entropy_floor(images: Tensor) -> Tensor:
     """The lowest binary cross-entropy that any model can reach on each of these images.
 
-    Nats per image, shape (N,), for grey values (uint8), shape (N, ...): the entropy of
-    Bernoulli(x), summed over the pixels.
+    Parameters
+    ----------
+    images : Tensor, uint8, shape (N, ...)
+        Grey values, 0 to 255.
+
+    Returns
+    -------
+    Tensor, float32, shape (N,)
+        Nats per image: the entropy of Bernoulli(x), summed over the pixels.
     """
     x = intensities(images)
     entropy = torch.special.entr(x) + torch.special.entr(1 - x)     # entr(x) = -x log x

@@ -75,9 +75,14 @@ def posterior(model: BaseVAE, images: Split | Tensor,
               batch_size: int = 1000) -> tuple[Tensor, Tensor]:
     """What the encoder says about images: `mu` and `logvar` of q(z | x).
 
-    Each has shape (N, latent_dim) and is on the CPU. The `images`, a `Split` or a
-    tensor (N, *input_shape) of grey values (uint8) or intensities, are taken
-    `batch_size` at a time; the model stays on its device and in its mode.
+    Each has shape (N, latent_dim) and is on the CPU.
+
+    Parameters
+    ----------
+    model : BaseVAE
+        On any device and in any mode, which are left as they were.
+    images : Split, or Tensor of shape (N, *input_shape)
+        Grey values (uint8) or intensities, of which `batch_size` are taken at a time.
     """
     check_kind("model", model, BaseVAE, "a point is no q(z | x), see model.code")
     batch_size = check_whole("batch_size", batch_size)
@@ -91,8 +96,12 @@ def posterior(model: BaseVAE, images: Split | Tensor,
 def active_units(mu: Tensor, threshold: float = 0.01) -> Tensor:
     """Which latent dimensions vary with the image (Burda et al., 2016, section 5.2).
 
-    True, shape (latent_dim,), where the variance of `mu`, the means of q(z | x) from
-    `posterior`, shape (N, latent_dim), is above the `threshold`.
+    Parameters
+    ----------
+    mu : Tensor, shape (N, latent_dim)
+        Means of q(z | x), from `posterior`.
+    threshold : float
+        A dimension is active, True in the result, if its variance is above this.
     """
     threshold = check_number("threshold", threshold)
     check_finite("mu", mu)                   # the variance of NaN is above no threshold
@@ -169,9 +178,14 @@ def log_weights(model: BaseVAE, split: Split | Tensor, n_samples: int = 64, *,
 def importance_bound(log_w: Tensor, k: int) -> Tensor:
     """Lower bounds of log p(x) from `k` draws each, averaged over groups of `k` draws.
 
-    Nats per image, shape (N,); `log_w`, shape (N, n_samples), is from `log_weights`.
-    With k = 1 it is the ELBO. Draws that fill no group are left out. Burda et al.
-    (2016), eq. 8.
+    Nats per image, shape (N,). Burda et al. (2016), eq. 8.
+
+    Parameters
+    ----------
+    log_w : Tensor, shape (N, n_samples)
+        From `log_weights`.
+    k : int, 1 to n_samples
+        Draws in a group; 1 gives the ELBO. Draws that fill no group are left out.
     """
     check_finite("log_w", log_w)
     if log_w.ndim != 2:
@@ -268,12 +282,13 @@ def evaluate(model: BaseVAE, split: Split | Tensor, *, n_samples: int = 64,
     ----------
     model, split
         As `model` and `images` of `posterior`.
-    n_samples, seed : int
-        Draws of z for each image, and their seed. The draws touch no other generator
-        and do not depend on `at_once`.
+    n_samples : int
+        Draws of z for each image.
     likelihood : str or callable
         A name that `reconstruction_loss` knows, or a function of logits and x, both of
         shape (B, K, *input_shape), that gives the -log p of each pixel in that shape.
+    seed : int
+        Of the draws, which touch no other generator and do not depend on `at_once`.
     at_once : int, optional
         Decoded images in memory; by default 256 on a CPU and 16,384 elsewhere.
     progress : bool

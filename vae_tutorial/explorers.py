@@ -37,7 +37,7 @@ _STYLE = ("vae_tutorial.static.style", {"savefig.bbox": None})
 
 # %% ../nbs/e11_explorers.ipynb #10c0921c
 def _encoded(model, split, data):
-    """Where images lie, one of each class to start from, and the dimensions by KL."""
+    """Where images lie, how far out they reach, and one of each class to start from."""
     codes, starts = finite_codes(model, split.images), first_of_each_class(split.labels)
     state = {"points": float_bytes(codes if model.latent_dim == 2 else codes[:0]),
              "point_labels": split.labels.byte().numpy().tobytes(),
@@ -81,13 +81,17 @@ class LatentExplorer(Explorer):
     """A point of the latent space to move, and the image that is decoded there.
 
     Two dimensions are a plane to drag on with mouse, finger or arrow keys, over the
-    manifold and the encoded images. More dimensions are sliders, ordered by the KL that
-    they carry, and those that are not active are grey. The traits `z`, the code, and
-    `layer`, what the plane shows, can be set and observed.
+    manifold and the encoded images. More dimensions are sliders; with `data` they are
+    ordered by the KL that they carry, and those that are not active are grey. The
+    traits `z`, the code, and `layer`, what the plane shows, can be set and observed.
 
-    The model is trained, has a decoder that `Decoder` accepts, and may be on any
-    device. The first `n` test images (or else validation images) of `data` give the
-    points of the plane, the order of the sliders, and the images to start from.
+    Parameters
+    ----------
+    model : LatentModel
+        Trained, with a decoder that `Decoder` accepts; on any device.
+    data : ImageData, optional
+        Its first `n` test images (or else validation images) give the points of the
+        plane, the order of the sliders, and the images to start from.
     """
 
     _esm = front_end("decoder.js", "interface.js", "latent.js")
@@ -139,8 +143,12 @@ class InterpolationExplorer(Explorer):
     The traits can be set and observed: `start` and `end`, the numbers of the two
     images, and `t`, the place between them, from 0 at the start to 1 at the end.
 
-    The model is as for `LatentExplorer`. The `images` to pick from, 2 to 20 of shape
-    (N, 1, height, width), are grey values (uint8) or intensities.
+    Parameters
+    ----------
+    model : LatentModel
+        As for `LatentExplorer`.
+    images : Tensor, shape (N, 1, height, width)
+        2 to 20 images to pick from, as grey values (uint8) or intensities.
     """
 
     _esm = front_end("decoder.js", "interface.js", "interpolation.js")
@@ -269,11 +277,16 @@ class EmbeddingExplorer(_EmbeddingTraits, Explorer):
     image, or -1 for none; `held`, whether the pointer chooses no other by passing over
     it; `map`, the name of the map shown; and `classes`, those shown.
 
-    The model is as for `LatentExplorer`. The images are the first `n`, at least 2, of a
-    `split` of `data`, by default of the test images, or else the validation images. The
-    `maps` to switch between have names, and each a place for every image, shape (n, 2);
-    by default they are the principal components and, in some seconds, t-SNE at
-    perplexities 5, 30 and 100.
+    Parameters
+    ----------
+    model : LatentModel
+        As for `LatentExplorer`.
+    data, n, split
+        Where the images come from: the first `n` (at least 2) of a split, by default of
+        the test images, or else the validation images.
+    maps : dict of str to array, shape (n, 2), optional
+        The maps to switch between, each with a place for every image; by default the
+        principal components and, in some seconds, t-SNE at perplexities 5, 30 and 100.
     """
 
     _esm = front_end("decoder.js", "interface.js", "embedding.js")
@@ -382,11 +395,16 @@ class BetaExplorer(Explorer):
     lowest negative ELBO. For each there are `rates` and `distortions`, in nats per
     image, as in Alemi et al. (2018).
 
-    `models` has for each β the model that was trained with it; at least two, of one
-    `latent_dim` and one shape of grey images, on any device. The first `n` test images
-    (or else validation images) of `data` give rate and distortion; of each class, the
-    first is reconstructed. All models decode samples from the same ten draws of the
-    prior, which `seed` determines.
+    Parameters
+    ----------
+    models : dict of float to BaseVAE
+        For each β the model that was trained with it; at least two, of one `latent_dim`
+        and one shape of grey images, on any device.
+    data : ImageData
+        Its first `n` test images (or else validation images) give rate and distortion;
+        of each class, the first is reconstructed.
+    seed : int
+        Seed of the ten draws of the prior that all models decode samples from.
     """
 
     _esm = front_end("interface.js", "beta.js")
@@ -464,8 +482,11 @@ class ReparameterizationExplorer(Explorer):
     would go if μ or σ grew by one, and where the KL to the prior N(0, 1) pushes both.
     See Kingma & Welling (2014), section 2.4 and appendix B.
 
-    The arguments say where to begin: the mean of q from -2 to 2, its standard deviation
-    from 0.05 to 1.5, and the noise from -3 to 3. All three can be set and observed.
+    Parameters
+    ----------
+    mu, sigma, eps : float
+        Where to begin: the mean of q from -2 to 2, its standard deviation from 0.05 to
+        1.5, and the noise from -3 to 3. All three can be set and observed.
     """
 
     _esm = front_end("interface.js", "reparameterization.js")

@@ -22,8 +22,14 @@ from .vae import BaseVAE, LatentModel, as_input, evaluating, kl_divergence
 def decode_images(model: LatentModel, z: Tensor, batch_size: int = 1000) -> Tensor:
     """Images of codes, `batch_size` at a time, with the model in evaluation mode.
 
-    Intensities in [0, 1], shape (..., *input_shape), on the model's device; the codes
-    `z`, shape (..., latent_dim), may be on any. The model's mode is left as it was.
+    Intensities in [0, 1], shape (..., *input_shape), on the model's device.
+
+    Parameters
+    ----------
+    model : LatentModel
+        In any mode, which is left as it was; the codes are moved to its device.
+    z : Tensor, shape (..., latent_dim)
+        Codes, with any leading axes.
     """
     check_kind("model", model, LatentModel, "codes are points of its latent space")
     batch_size = check_whole("batch_size", batch_size)
@@ -107,10 +113,16 @@ def interpolate(model: LatentModel, a: Tensor, b: Tensor, steps: int = 10,
     """Images along the way between the codes of two images.
 
     Intensities in [0, 1], shape (steps, *input_shape) or (B, steps, *input_shape): show
-    a batch with `show_images(images.flatten(0, 1), columns=steps)`. The ends `a` and
-    `b` are two images, or two batches of them, as grey values (uint8) or intensities;
-    both appear, reconstructed, among the `steps`. The `method` "lerp" leads along a
-    straight line, "slerp" along an arc.
+    a batch with `show_images(images.flatten(0, 1), columns=steps)`.
+
+    Parameters
+    ----------
+    a, b : Tensor, shape (*input_shape) or (B, *input_shape)
+        Two images, or two batches of them, as grey values (uint8) or intensities.
+    steps : int
+        Images on the way, both reconstructed ends included.
+    method : {"lerp", "slerp"}
+        Along a straight line or along an arc.
     """
     way = {"lerp": lerp, "slerp": slerp}
     path = way[check_choice("method", method, way)]
@@ -187,9 +199,13 @@ def _start(model, start):
 def grid_points(n: int = 20, range: tuple[float, float] | None = None) -> Tensor:
     """Points of a plane in n rows and n columns, the highest row first as in a picture.
 
-    They have shape (n * n, 2); the first coordinate grows to the right. In a `range`
-    (low, high) they are evenly spaced, ends included; by default they stand for n equal
-    shares of a standard normal's mass, at its quantiles of 1/(2n), 3/(2n), ...
+    They have shape (n * n, 2); the first coordinate grows to the right.
+
+    Parameters
+    ----------
+    range : (low, high), optional
+        Evenly spaced coordinates, ends included. By default those of n equal shares of
+        a standard normal's mass: the quantiles of 1/(2n), 3/(2n), ..., 1 - 1/(2n).
     """
     n = check_whole("n", n)
     if range is None:

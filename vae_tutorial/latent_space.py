@@ -65,8 +65,14 @@ class Pca(NamedTuple):
 def pca(codes: _Points, n: int = 2) -> Pca:
     """Project points on the directions in which they vary most (Pearson, 1901).
 
-    The `codes`, shape (N, D), are not all the same point, and `n` is at most min(N, D).
     Signs are fixed: the largest entry of each component is positive.
+
+    Parameters
+    ----------
+    codes : Tensor or array, shape (N, D)
+        The points, not all of them the same.
+    n : int
+        Number of directions, at most min(N, D).
     """
     points = check_points("codes", codes)
     n = check_whole("n", n, high=min(points.shape))
@@ -176,8 +182,14 @@ def nearest_neighbours(codes: _Points, queries: _Points | None = None,
                        k: int = 10) -> np.ndarray:
     """Indices of the k nearest of some points, the nearest first: (M, k) or (N, k).
 
-    They are chosen from `codes`, shape (N, D), for each of the `queries`, shape (M, D),
-    by default for each of `codes`, which leaves itself out.
+    Parameters
+    ----------
+    codes : Tensor or array, shape (N, D)
+        The points to choose from.
+    queries : Tensor or array, shape (M, D), optional
+        The points that ask; by default each of `codes`, which leaves itself out.
+    k : int
+        Number of neighbours, at most N; N - 1 without queries.
     """
     return _neighbours(check_points("codes", codes, fewest=1), "queries", queries, k)
 
@@ -196,9 +208,14 @@ def knn_classify(codes: _Points, labels: _Points, test_codes: _Points | None = N
                  k: int = 10) -> np.ndarray:
     """The class that most of the k nearest neighbours have: shape (M,) or (N,).
 
-    The `labels`, shape (N,), are the classes of `codes`, shape (N, D); `test_codes` are
-    the points to classify, as `queries` for `nearest_neighbours`. Of the classes that
-    tie for the most votes, it is the one whose voters rank nearer.
+    Of those that tie for the most votes, it is the one whose voters rank nearer.
+
+    Parameters
+    ----------
+    codes, labels : Tensor or array, shapes (N, D) and (N,)
+        Points whose classes are known, and the classes.
+    test_codes, k
+        The points to classify and the number of voters, as for `nearest_neighbours`.
     """
     points = check_points("codes", codes, fewest=1)
     labels = check_labels("labels", labels, len(points))
@@ -234,9 +251,12 @@ def knn_accuracy(codes: _Points, labels: _Points, test_codes: _Points | None = N
 def shared_neighbours(points: _Points, others: _Points, k: int = 10) -> float:
     """How far two pictures of the same points agree: the share of neighbours in common.
 
-    With `k` for each point; about k / (N - 1) if the two pictures are unrelated. The
-    `points` and `others`, shapes (N, D) and (N, E), are the same N things in the same
-    order, in two spaces.
+    With `k` for each point; about k / (N - 1) if the two pictures are unrelated.
+
+    Parameters
+    ----------
+    points, others : Tensor or array, shapes (N, D) and (N, E)
+        The same N things in the same order, in two spaces.
     """
     here, there = check_points("points", points), check_points("others", others)
     if len(here) != len(there):

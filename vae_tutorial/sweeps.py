@@ -28,12 +28,24 @@ def summarize(table: pd.DataFrame, by: str | list[str], columns: list[str],
               level: float = 0.95) -> pd.DataFrame:
     """Means over runs with the half-width of their confidence interval.
 
-    The `table` has a row per run, as `sweep` gives it. Runs that agree in the settings
-    `by`, usually all seeds, are averaged; a run without one of the `columns` is left
-    out. For each column `c` there is the mean as `c` and the half-width as `c ±`, NaN
-    for a single run; and the number of `runs`. The interval covers the mean of
-    infinitely many runs with probability `level`, if runs are normally distributed.
-    Student (1908).
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row per run, as `sweep` gives it.
+    by : str or list of str
+        Settings to keep apart; runs that agree in them, usually all seeds, are
+        averaged.
+    columns : list of str
+        What to average. A run that lacks one of these figures is left out.
+    level : float
+        Probability that the interval covers the mean of infinitely many runs, if runs
+        are normally distributed.
+
+    Returns
+    -------
+    pandas.DataFrame
+        For each column `c`, the mean as `c` and the half-width as `c ±`, NaN for a
+        single run; and the number of `runs`. Student (1908).
     """
     level = check_number("level", level, low=0.01, high=0.9999)
     for column in columns:
@@ -53,10 +65,23 @@ def plot_rate_distortion(table: pd.DataFrame, by: str = "beta", rate: str = "kl"
                          ax: Axes | None = None) -> Axes:
     """Draw distortion against rate, a point with 95 % intervals for each setting.
 
-    The `table` has a row per run; `rate` and `distortion` name columns in nats per
-    image, `by` that of the setting that moves along the curve. A dashed line of slope
-    −1 passes through the point with the lowest sum; all points on it have the same
-    negative ELBO. Alemi et al. (2018).
+    A dashed line of slope −1 passes through the point with the lowest sum; all points
+    on it have the same negative ELBO. Alemi et al. (2018).
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row per run.
+    by : str
+        The setting that moves along the curve.
+    rate, distortion : str
+        Columns in nats per image.
+    ax : matplotlib Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    matplotlib Axes
     """
     ax = ax or plt.subplots(figsize=(5, 4))[1]
     means = summarize(table, by, [rate, distortion])
@@ -80,8 +105,20 @@ def plot_tradeoff(table: pd.DataFrame, setting: str, columns: list[str],
                   ax: Axes | None = None) -> Axes:
     """Draw figures against a setting: runs as dots, means as a line with 95 % bars.
 
-    The `table` has a row per run. The axis of the setting, a column of numbers, is
-    logarithmic if these span more than a factor of 10.
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row per run.
+    setting : str
+        A column of numbers; its axis is logarithmic if they span more than a factor 10.
+    columns : list of str
+        What to draw.
+    ax : matplotlib Axes, optional
+        Where to draw.
+
+    Returns
+    -------
+    matplotlib Axes
     """
     ax = ax or plt.subplots()[1]
     means = summarize(table, setting, columns).sort_index()
@@ -140,11 +177,22 @@ def shapes(n_train: int = 54_000, n_val: int = 6_000, n_test: int = 10_000,
            seed: int = 0) -> tuple[ImageData, pd.DataFrame]:
     """Draw images whose causes are known: shape, size, place and angle.
 
-    Gives the data, antialiased grey images whose labels are the shapes, and a table of
-    their factors, whole numbers from 0, with the columns of `FACTORS` and a row for
-    each image: `factors.loc["test"]` has those of the test set. The factors are drawn
-    independently and uniformly; a seed gives the same images on every machine. After
-    dSprites: Matthey et al. (2017).
+    After dSprites: Matthey et al. (2017).
+
+    Parameters
+    ----------
+    n_train, n_val, n_test : int
+        Images in each split. Factors are drawn independently and uniformly.
+    seed : int
+        Of the draw; the same on every machine.
+
+    Returns
+    -------
+    data : ImageData
+        Antialiased grey images; the labels are the shapes.
+    factors : pandas.DataFrame
+        The columns are those of `FACTORS`, with whole numbers from 0; the rows are
+        those of the images, and `factors.loc["test"]` has those of the test set.
     """
     sizes = [check_whole("n_train", n_train), check_whole("n_val", n_val),
              check_whole("n_test", n_test)]
@@ -164,10 +212,19 @@ def mutual_information(codes: Tensor | np.ndarray, factors: pd.DataFrame | np.nd
                        bins: int = 20) -> pd.DataFrame:
     """Mutual information between each latent dimension, cut into bins, and each factor.
 
-    A table in nats, shape (latent_dim, n_factors), as estimated from counts: too high
-    by about (bins − 1)(values − 1) / 2N. The `codes`, shape (N, latent_dim), are
-    usually posterior means; `factors`, shape (N, n_factors), has the value of every
-    factor in every image. The `bins` of a dimension have equal width.
+    Parameters
+    ----------
+    codes : Tensor or array, shape (N, latent_dim)
+        Points of the latent space, usually posterior means.
+    factors : pandas.DataFrame or array of int, shape (N, n_factors)
+        The value of every factor in every image.
+    bins : int
+        Bins of equal width for each dimension.
+
+    Returns
+    -------
+    pandas.DataFrame, shape (latent_dim, n_factors)
+        Nats, as estimated from counts: too high by about (bins − 1)(values − 1) / 2N.
     """
     bins, points = check_whole("bins", bins, low=2), check_points("codes", codes)
     low, high = points.min(0), points.max(0)
@@ -184,10 +241,18 @@ def mig(codes: Tensor | np.ndarray, factors: pd.DataFrame | np.ndarray,
         bins: int = 20) -> float:
     """Mutual information gap: the lead of a factor's best dimension over its second.
 
-    Mean over factors, from 0, where every factor is told by two dimensions equally well
-    or by none, to 1, where each is told by one that no other repeats. The arguments are
-    those of `mutual_information`, with two dimensions at least. Chen et al. (2018),
-    section 4.1; estimated as in Locatello et al. (2019).
+    Parameters
+    ----------
+    codes, factors, bins
+        As for `mutual_information`; at least two dimensions, and no factor that is the
+        same everywhere.
+
+    Returns
+    -------
+    float
+        Mean over factors, from 0, where every factor is told by two dimensions equally
+        well or by none, to 1, where each is told by one that no other repeats. Chen et
+        al. (2018), section 4.1; estimated as in Locatello et al. (2019).
     """
     table = mutual_information(codes, factors, bins)
     if len(table) < 2:

@@ -31,10 +31,20 @@ from .vae import Elbo, LatentModel, as_input, elbo, evaluating
 # %% ../nbs/02_training.ipynb #093c48b0
 def batches(images: Tensor, batch_size: int,
             generator: torch.Generator) -> Iterator[Tensor]:
-    """Every image once, in random order, as intensities, float32 (B, *input_shape).
+    """Every image once, in random order, as intensities.
 
-    The `images`, uint8 (N, *input_shape), and the `generator`, the source of the order,
-    are on the device where the batches are wanted. The last batch may be smaller.
+    Parameters
+    ----------
+    images : Tensor of uint8, shape (N, *input_shape)
+        On the device where they are wanted.
+    batch_size : int
+        Images in a batch; the last one may be smaller.
+    generator : torch.Generator
+        Source of the order, on the same device.
+
+    Yields
+    ------
+    Tensor of float32, shape (B, *input_shape)
     """
     order = torch.randperm(len(images), generator=generator, device=images.device)
     for index in order.split(batch_size):
@@ -149,10 +159,23 @@ def validate(model: LatentModel, images: Tensor, *,
              seed: int = 0) -> tuple[float, float]:
     """Reconstruction and KL over a set of images, with one draw per image.
 
-    Both are in nats per image; their sum is the negative ELBO. The `images`, uint8
-    (N, *input_shape), may be on any device, and the model in any mode, which is left as
-    it was. The `objective` is as for `fit`, asked at β = 1; the draws depend on `seed`
-    alone, and touch no other generator.
+    Parameters
+    ----------
+    model : VAE
+        In any mode, which is left as it was.
+    images : Tensor of uint8, shape (N, *input_shape)
+        On any device.
+    objective : callable
+        As for `fit`; asked at β = 1.
+    batch_size : int
+        Images at a time.
+    seed : int
+        Seed of the draws, which touch no other generator.
+
+    Returns
+    -------
+    tuple of float
+        Reconstruction and KL in nats per image; their sum is the negative ELBO.
     """
     batch_size, seed = check_whole("batch_size", batch_size), check_seed("seed", seed)
     if not len(images):
@@ -363,8 +386,6 @@ def fit(model: LatentModel, data: ImageData, epochs: int, *,
         resume: bool = False, progress: bool = True) -> History:
     """Train a model in place; it ends in evaluation mode, with its best weights.
 
-    Gives the `History` of the finished epochs, also when interrupted with Ctrl-C.
-
     Parameters
     ----------
     model : LatentModel
@@ -391,6 +412,11 @@ def fit(model: LatentModel, data: ImageData, epochs: int, *,
         Continue the run in `checkpoint`, to the same bits; start afresh where none is.
     progress : bool
         Whether to show a progress bar.
+
+    Returns
+    -------
+    History
+        Of the finished epochs; also when interrupted with Ctrl-C.
     """
     device, recipe = as_device(device), Recipe(objective, batch_size, lr, beta,
                                                lr_schedule, optimizer, precision, seed)
@@ -414,7 +440,10 @@ def fit(model: LatentModel, data: ImageData, epochs: int, *,
 class ShowReconstructions:
     """A callback for `fit`: images above their reconstructions, redrawn every epoch.
 
-    The `images`, uint8 (N, *input_shape), form a row; eight to ten look well.
+    Parameters
+    ----------
+    images : Tensor of uint8, shape (N, *input_shape)
+        A row of them; eight to ten look well.
     """
 
     def __init__(self, images: Tensor) -> None:

@@ -26,10 +26,17 @@ def reparameterize(mu: Tensor, logvar: Tensor,
                    generator: torch.Generator | None = None) -> Tensor:
     """Draw z from N(mu, sigma²) so that gradients reach both parameters.
 
-    It is mu + sigma * eps, with eps from N(0, I), in the shape (B, latent_dim) of `mu`
-    and `logvar`, the mean and log-variance of q(z | x). The noise comes from the
-    `generator`, on the device of `mu`, by default from PyTorch's global one. Kingma &
-    Welling (2014), section 2.4.
+    Parameters
+    ----------
+    mu, logvar : Tensor, shape (B, latent_dim)
+        Mean and log-variance of q(z | x).
+    generator : torch.Generator, optional
+        Source of the noise, on the device of `mu`; PyTorch's global one by default.
+
+    Returns
+    -------
+    Tensor, shape (B, latent_dim)
+        mu + sigma * eps, with eps from N(0, I). Kingma & Welling (2014), section 2.4.
     """
     check_same_shape("mu", mu, "logvar", logvar)  # guard: reparameterize-shapes
     eps = torch.randn(mu.shape, generator=generator, device=mu.device, dtype=mu.dtype)
@@ -39,8 +46,16 @@ def reparameterize(mu: Tensor, logvar: Tensor,
 def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
     """KL divergence from N(mu, sigma²) to N(0, 1), dimension by dimension.
 
-    Nats, in float32 or wider, in the shape (B, latent_dim) of `mu` and `logvar`; sum
-    over the last axis for the KL of an image. Kingma & Welling (2014), appendix B.
+    Parameters
+    ----------
+    mu, logvar : Tensor, shape (B, latent_dim)
+        Mean and log-variance of q(z | x).
+
+    Returns
+    -------
+    Tensor, shape (B, latent_dim)
+        Nats, in float32 or wider; sum over the last axis for the KL of an image.
+        Kingma & Welling (2014), appendix B.
     """
     check_same_shape("mu", mu, "logvar", logvar)  # guard: kl-shapes
     mu, logvar = widen(mu), widen(logvar)
@@ -79,17 +94,22 @@ def reconstruction_loss(logits: Tensor, x: Tensor,
                         likelihood: str | Callable = "bernoulli") -> Tensor:
     """Negative log-likelihood of images under the decoder, -log p(x | z).
 
-    Nats per image, summed over pixels, shape (B,), in float32 or wider. Kingma &
-    Welling (2014), appendix C.1; Loaiza-Ganem & Cunningham (2019).
-
     Parameters
     ----------
-    logits, x : Tensor, shape (B, *input_shape)
-        Output of the decoder, and intensities in [0, 1].
+    logits : Tensor, shape (B, *input_shape)
+        Output of the decoder.
+    x : Tensor, shape (B, *input_shape)
+        Intensities in [0, 1].
     likelihood : {"bernoulli", "continuous-bernoulli", "gaussian"} or callable
         Distribution of a pixel. On grey pixels "bernoulli" is a loss but no likelihood;
         "gaussian" has mean sigmoid(logits) and variance 1. A function of logits and x
         gives the -log p of each pixel, in the shape of both.
+
+    Returns
+    -------
+    Tensor, shape (B,)
+        Nats per image, summed over pixels, in float32 or wider. Kingma & Welling
+        (2014), appendix C.1; Loaiza-Ganem & Cunningham (2019).
     """
     check_same_shape("logits", logits, "x", x)  # guard: loss-shapes
     return pixel_loss(likelihood)(widen(logits), widen(x)).flatten(1).sum(1)
@@ -137,9 +157,17 @@ class LatentModel(nn.Module):
     """A latent space with a decoder: what a VAE and its relatives share.
 
     A subclass sets `encoder` and `decoder`, and says with `code(x)` which point of the
-    latent space stands for an image. The other arguments of its constructor, as far as
-    JSON can say them, are passed on by name and kept in `config`, from which
-    `load_model` builds the model again.
+    latent space stands for an image.
+
+    Parameters
+    ----------
+    input_shape : tuple of int
+        Shape of one image.
+    latent_dim : int
+        Number of latent dimensions.
+    **config
+        The constructor's other arguments, as far as JSON can say them. They are kept in
+        `config`, from which `load_model` builds the model again.
     """
 
     encoder: nn.Module
@@ -243,20 +271,27 @@ def elbo(model: Callable[..., VAEOutput], x: Tensor, beta: float = 1.0,
          likelihood: str | Callable = "bernoulli", free_bits: float = 0.0) -> Elbo:
     """Negative ELBO of a batch, estimated with one draw per image.
 
-    The `loss` is reconstruction + beta * KL (with free bits, the KL as charged). Kingma
-    & Welling (2014), eq. 7; Higgins et al. (2017), eq. 4; Kingma et al. (2016), eq. 15.
-
     Parameters
     ----------
     model : VAE
         Anything whose forward pass gives a `VAEOutput`.
     x : Tensor, shape (B, *input_shape)
         Intensities in [0, 1].
-    beta, free_bits : float
-        Factor on the KL term, and nats of KL in each latent dimension below which the
-        loss asks for no less. With 1 and 0 the loss is the negative ELBO.
-    generator, likelihood : optional
-        Source of the draws, and a pixel's distribution: see `reconstruction_loss`.
+    beta : float
+        Factor on the KL term; 1 gives the ELBO.
+    generator : torch.Generator, optional
+        Source of the draws.
+    likelihood : str or callable
+        See `reconstruction_loss`.
+    free_bits : float
+        Nats of KL in each latent dimension below which the loss asks for no less.
+
+    Returns
+    -------
+    Elbo
+        `loss` is reconstruction + beta * KL (with free bits, the KL as charged).
+        Kingma & Welling (2014), eq. 7; Higgins et al. (2017), eq. 4; Kingma et al.
+        (2016), eq. 15.
     """
     out = model(x, generator)
     reconstruction = reconstruction_loss(out.logits, x, likelihood).mean()
