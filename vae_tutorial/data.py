@@ -15,13 +15,11 @@ from torch import Tensor
 
 from .checks import (
     check_choice, check_generator, check_kind, check_number, check_seed)
-from .pictures import show_images as show_images
-from .sources import SOURCES, read_official
-
-# %% ../nbs/00_data.ipynb #180b7480
-# These have homes of their own, and can be imported from here as well.
+# `as` marks what can be imported from here as well
 from .checks import expect as expect
+from .pictures import show_images as show_images
 from .sources import DataUnavailable as DataUnavailable
+from .sources import SOURCES, read_official
 
 # %% ../nbs/00_data.ipynb #3dd4c9eb
 #| code-fold: true

@@ -8,6 +8,7 @@ __all__ = ['LatentExplorer', 'InterpolationExplorer', 'EmbeddingExplorer', 'Beta
 # %% ../nbs/e11_explorers.ipynb #60c54c4a
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -31,28 +32,26 @@ from .widgets import (
     children, class_traits, figure_png, finite_codes, first_of_each_class, float_bytes,
     front_end, png, shared_decoder, sheet, shown_images)
 
+# Still pictures look the same whatever style a page has chosen.
+_STYLE = ("vae_tutorial.static.style", {"savefig.bbox": None})
+
 # %% ../nbs/e11_explorers.ipynb #10c0921c
-def _dimensions(model, split):
-    """The mean KL of each latent dimension, which are active, and the order by KL."""
-    if split is None or not isinstance(model, BaseVAE):
-        count = model.latent_dim
-        return {"active": [True] * count, "order": list(range(count))}
-    mu, logvar = posterior(model, split.images)
-    kl = kl_divergence(mu, logvar).mean(0)
-    return {"kl": kl.tolist(), "active": active_units(mu).tolist(),
-            "order": kl.argsort(descending=True).tolist()}
-
-
 def _encoded(model, split, data):
     """Where images lie, how far out they reach, and one of each class to start from."""
     codes, starts = finite_codes(model, split.images), first_of_each_class(split.labels)
-    return {"points": float_bytes(codes if model.latent_dim == 2 else codes[:0]),
-            "point_labels": split.labels.byte().numpy().tobytes(),
-            "reach": max(3.0, math.ceil(codes.abs().max())),
-            "start_codes": float_bytes(codes[starts]),
-            "start_images": png(sheet(split.images[starts], len(starts))),
-            "start_names": [data.class_names[split.labels[i]] for i in starts],
-            **class_traits(data)}
+    state = {"points": float_bytes(codes if model.latent_dim == 2 else codes[:0]),
+             "point_labels": split.labels.byte().numpy().tobytes(),
+             "reach": max(3.0, math.ceil(codes.abs().max())),
+             "start_codes": float_bytes(codes[starts]),
+             "start_images": png(sheet(split.images[starts], len(starts))),
+             "start_names": [data.class_names[split.labels[i]] for i in starts],
+             **class_traits(data)}
+    if isinstance(model, BaseVAE):
+        mu, logvar = posterior(model, split.images)
+        kl = kl_divergence(mu, logvar).mean(0)
+        state |= {"kl": kl.tolist(), "active": active_units(mu).tolist(),
+                  "order": kl.argsort(descending=True).tolist()}
+    return state
 
 # %% ../nbs/e11_explorers.ipynb #2c90be51
 def _manifold(model, reach, n=16):
@@ -62,17 +61,18 @@ def _manifold(model, reach, n=16):
 
 # %% ../nbs/e11_explorers.ipynb #c6a96b1b
 def _latent_state(model, data, n):
-    decoder = shared_decoder(model)
-    split = None if data is None else shown_images(model, data, n)
-    encoded = {"reach": 4.0} if split is None else _encoded(model, split, data)
-    state = _dimensions(model, split) | encoded | {"decoder": decoder}
+    state: dict[str, Any] = {
+        "decoder": shared_decoder(model), "reach": 4.0,
+        "order": list(range(model.latent_dim)), "active": [True] * model.latent_dim}
+    if data is not None:
+        state |= _encoded(model, shown_images(model, data, n), data)
     reach = state["reach"]
     state["sliders"] = [
         FloatSlider(min=-reach, max=reach, step=0.01, description=f"z{number}")
         for number in state["order"]]
     if model.latent_dim == 2:
         state["manifold"] = _manifold(model, reach)
-        if split is not None:
+        if data is not None:
             state["layer_control"] = ToggleButtons(options=LatentExplorer.layer.values)
     return state
 
@@ -268,10 +268,6 @@ class _EmbeddingTraits(traitlets.HasTraits):
         return dict(zip(self.map_names, positions.reshape(len(self.map_names), -1, 2)))
 
 # %% ../nbs/e11_explorers.ipynb #efe16ed5
-# Still pictures look the same whatever style a page has chosen.
-_STYLE = ("vae_tutorial.static.style", {"savefig.bbox": None})
-
-
 class EmbeddingExplorer(_EmbeddingTraits, Explorer):
     """Maps of encoded images on which each point shows its image and reconstruction.
 
@@ -339,8 +335,7 @@ def _checked_sweep(models):
         if not 0 < (as_number(key) or 0) < math.inf:
             raise ValueError(f"models has the key {key!r}, must have β, a finite "
                              "number above 0")
-        advice = "without q(z | x) it has no rate"
-        check_kind(f"models[{key!r}]", model, BaseVAE, advice)
+        check_kind(f"models[{key!r}]", model, BaseVAE, "its rate needs q(z | x)")
     ordered = {float(key): models[key] for key in sorted(models)}
     lowest, first = next(iter(ordered.items()))
     check_grey(f"models[{lowest:g}]", first)

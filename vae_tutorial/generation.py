@@ -182,17 +182,18 @@ def _start(model, start):
     """A code, and all dimensions; of an image with a KL, those of the highest first."""
     check_kind("model", model, LatentModel, "a code is a point of its latent space")
     check_kind("start", start, Tensor, "a code or an image")
+    order: Any = range(model.latent_dim)
     if start.shape == (model.latent_dim,):
-        return check_finite("start", start), range(model.latent_dim)
+        return check_finite("start", start), order
     if start.shape != model.input_shape:
         raise ValueError(f"start has shape {tuple(start.shape)}, must be a code, "
                          f"({model.latent_dim},), or an image, {model.input_shape}")
     code = _code("start", start, model)
-    if not isinstance(model, BaseVAE):
-        return code, range(model.latent_dim)
-    with evaluating(model):
-        kl = kl_divergence(*model.encode(as_input(start[None], model)))[0]
-    return code, kl.argsort(descending=True, stable=True)
+    if isinstance(model, BaseVAE):
+        with evaluating(model):
+            kl = kl_divergence(*model.encode(as_input(start[None], model)))[0]
+        order = kl.argsort(descending=True, stable=True)
+    return code, order
 
 # %% ../nbs/04_generation.ipynb #5c60341b
 def grid_points(n: int = 20, range: tuple[float, float] | None = None) -> Tensor:
@@ -210,20 +211,15 @@ def grid_points(n: int = 20, range: tuple[float, float] | None = None) -> Tensor
     if range is None:
         along = torch.special.ndtri((torch.arange(n).double() + 0.5) / n).float()
     else:
-        low, high = _checked_range(range)
+        try:
+            low, high = (check_number("range", end, low=-math.inf) for end in range)
+        except (TypeError, ValueError):
+            low = high = 0
+        if low >= high:
+            raise ValueError(f"range is {range!r}, must be two numbers (low, high) "
+                             "with low < high")
         along = torch.linspace(low, high, n)
     return torch.cartesian_prod(along.flip(0), along).flip(1)
-
-
-def _checked_range(range):
-    try:
-        low, high = (check_number("range", end, low=-math.inf) for end in range)
-    except (TypeError, ValueError):
-        low = high = 0
-    if low >= high:
-        raise ValueError(f"range is {range!r}, must be two numbers (low, high) "
-                         "with low < high")
-    return low, high
 
 # %% ../nbs/04_generation.ipynb #84145657
 def manifold_grid(model: LatentModel, n: int = 20,

@@ -26,6 +26,8 @@ from .data import Split
 from .devices import widen
 from .vae import LatentModel, as_input, evaluating
 
+_Points = Tensor | ArrayLike
+
 # %% ../nbs/05_latent_space.ipynb #2445e71b
 def encodings(model: LatentModel, images: Split | Tensor,
               batch_size: int = 1000) -> Tensor:
@@ -42,9 +44,6 @@ def encodings(model: LatentModel, images: Split | Tensor,
         return widen(torch.cat(parts)).cpu()
 
 # %% ../nbs/05_latent_space.ipynb #f78512a5
-_Points = Tensor | ArrayLike
-
-
 class Pca(NamedTuple):
     """Principal components of points in D dimensions, as float64 arrays.
 

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from scipy import stats
+from sklearn.metrics import mutual_info_score
 from torch import Tensor
 
 from .checks import (check_choice, check_labels, check_number, check_points,
@@ -154,9 +155,6 @@ def _hook(u, v):
     foot = torch.maximum((u - 0.05).abs() - 0.7, (v + 0.6).abs() - 0.25)
     return torch.minimum(upright, foot)
 
-
-_OUTLINES = (_triangle, _half_disc, _hook)
-
 # %% ../nbs/07_sweeps.ipynb #b17110a9
 #| code-fold: true
 def _draw(factors):
@@ -169,7 +167,7 @@ def _draw(factors):
     up = (19 - 11 * y / 7) - pixel[None, :, None]      # rows are counted from above
     u = (right * turn.cos() + up * turn.sin()) / radius
     v = (up * turn.cos() - right * turn.sin()) / radius
-    distance = torch.stack([outline(u, v) for outline in _OUTLINES])
+    distance = torch.stack([_triangle(u, v), _half_disc(u, v), _hook(u, v)])
     distance = distance.gather(0, kind[None].expand(1, *u.shape))[0] * radius
     return ((0.5 - distance).clamp(0, 1) * 255).round().byte()[:, None]
 
@@ -208,21 +206,8 @@ def shapes(n_train: int = 54_000, n_val: int = 6_000, n_test: int = 10_000,
     split = pd.Index(np.repeat(["train", "val", "test"], sizes), name="split")
     return data, pd.DataFrame(drawn, columns=list(FACTORS), index=split)
 
-# %% ../nbs/07_sweeps.ipynb #7a070011
-def _entropy(counts):
-    """Entropy in nats of a table of counts."""
-    p = counts[counts > 0] / counts.sum()
-    return -(p * np.log(p)).sum()
-
 # %% ../nbs/07_sweeps.ipynb #323c872b
 #| code-fold: true
-def _in_bins(codes, bins):
-    """Number of the bin of every code, counted from the lowest code of a dimension."""
-    low, high = codes.min(0), codes.max(0)
-    width = np.where(high > low, (high - low) / bins, 1)
-    return np.minimum((codes - low) // width, bins - 1).astype(int)
-
-
 def mutual_information(codes: Tensor | np.ndarray, factors: pd.DataFrame | np.ndarray,
                        bins: int = 20) -> pd.DataFrame:
     """Mutual information between each latent dimension, cut into bins, and each factor.
@@ -241,16 +226,14 @@ def mutual_information(codes: Tensor | np.ndarray, factors: pd.DataFrame | np.nd
     pandas.DataFrame, shape (latent_dim, n_factors)
         Nats, as estimated from counts: too high by about (bins − 1)(values − 1) / 2N.
     """
-    bins = check_whole("bins", bins, low=2)
-    binned, table = _in_bins(check_points("codes", codes), bins), {}
+    bins, points = check_whole("bins", bins, low=2), check_points("codes", codes)
+    low, high = points.min(0), points.max(0)
+    width = np.where(high > low, (high - low) / bins, 1)
+    binned, table = np.minimum((points - low) // width, bins - 1).astype(int), {}
     for name, column in pd.DataFrame(factors).items():
-        column = check_labels(f"factors[{name!r}]", column, len(binned))
-        values, own = np.unique(column, return_inverse=True)
-        n, table[name] = len(values), np.empty(binned.shape[1])
-        for dim, bin in enumerate(binned.T):
-            joint = np.bincount(bin * n + own, minlength=bins * n).reshape(bins, n)
-            told = _entropy(joint.sum(0)) + _entropy(joint.sum(1)) - _entropy(joint)
-            table[name][dim] = max(told, 0)
+        column = check_labels(f"factors[{name!r}]", column, len(points))
+        _, values = np.unique(column, return_inverse=True)
+        table[name] = [mutual_info_score(values, bin) for bin in binned.T]
     return pd.DataFrame(table)
 
 # %% ../nbs/07_sweeps.ipynb #bb683994
@@ -275,10 +258,10 @@ def mig(codes: Tensor | np.ndarray, factors: pd.DataFrame | np.ndarray,
     if len(table) < 2:
         raise ValueError("codes has 1 dimension, must have at least two: there is no "
                          "gap to a second one")
-    columns = pd.DataFrame(factors)
-    entropies = np.array([_entropy(columns[name].value_counts()) for name in columns])
+    causes = pd.DataFrame(factors)
+    entropies = np.array([stats.entropy(causes[k].value_counts()) for k in causes])
     if (entropies == 0).any():
-        name = columns.columns[entropies == 0][0]
+        name = causes.columns[entropies == 0][0]
         raise ValueError(f"factors[{name!r}] is the same in all images, so nothing can "
                          "be known of it: leave it out")
     second, first = np.sort(table, 0)[-2:]

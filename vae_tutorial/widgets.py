@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from .checks import check_choice, check_images, check_kind, check_whole
 from .data import ImageData, Split
 from .latent_space import CLASS_COLORS, encodings
+from .pictures import tile
 from .vae import LatentModel
 
 # %% ../nbs/e10_widgets.ipynb #45a816cc
@@ -204,13 +205,9 @@ def sheet(images: Tensor, columns: int) -> np.ndarray:
 
     The images, shape (N, 1, H, W), are grey values (uint8) or intensities.
     """
-    images = images.detach().cpu()
     if images.is_floating_point():
         images = (images * 255).round().byte()
-    count, _, height, width = images.shape
-    empty = images.new_zeros(-count % columns, 1, height, width)
-    rows = torch.cat([images, empty]).view(-1, columns, height, width)
-    return rows.transpose(1, 2).reshape(-1, columns * width).numpy()
+    return tile(images[:, 0].detach().cpu(), columns, empty=0).numpy()
 
 
 def png(grey: np.ndarray) -> bytes:
@@ -245,11 +242,9 @@ def shown_images(model: LatentModel, data: ImageData, n: int,
     n = check_whole("n", n)
     splits = {name: part for name in ("train", "val", "test")
               if (part := getattr(data, name)) is not None}
-    if split is None:
-        split = "test" if "test" in splits else "val"
-    name = f"data.{check_choice('split', split, splits)}"
+    split = list(splits)[-1] if split is None else check_choice("split", split, splits)
+    name, labels = f"data.{split}", splits[split].labels
     images = check_images(name, splits[split], model.input_shape)
-    labels = splits[split].labels
     if images.dtype != torch.uint8:
         raise TypeError(f"{name} has images of {images.dtype}, must be torch.uint8: "
                         "(x * 255).round().byte() makes grey values of intensities")
