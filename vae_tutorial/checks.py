@@ -10,12 +10,12 @@ __all__ = ['check_choice', 'as_number', 'plain', 'check_number', 'check_whole', 
 # %% ../nbs/e01_checks.ipynb #e7b6347a
 import difflib
 import json
-import math
 import numbers
 import os
 import warnings
 from collections.abc import Callable, Collection
 from importlib import import_module
+from math import inf, isfinite, isinf
 from typing import Any, TypeVar
 
 import numpy as np
@@ -33,17 +33,13 @@ def check_choice(name: str, value: Any, allowed: Collection[str]) -> str:
         return value
     if not allowed:
         raise ValueError(f"{name} is {value!r}, and there is nothing to choose from")
-    words = list(allowed)
-    near = difflib.get_close_matches(str(value).lower(), words, n=1, cutoff=0)[0]
+    near = difflib.get_close_matches(str(value).lower(), allowed, n=1, cutoff=0)[0]
     raise ValueError(f"{name} is {value!r}, must be one of "
-                     f"{', '.join(map(repr, words))}; the nearest is {near!r}")
+                     f"{', '.join(map(repr, allowed))}; the nearest is {near!r}")
 
 # %% ../nbs/e01_checks.ipynb #826f1d6c
 def as_number(value: Any) -> Any:
-    """The Python number in a Python, NumPy or 0-d tensor number; None for all else.
-
-    True, False and text are no numbers.
-    """
+    """The Python number in a Python, NumPy or 0-d tensor number; None for all else."""
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         value = value.item()
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
@@ -51,7 +47,9 @@ def as_number(value: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Numbers of any kind as Python's, also in tuples and lists; all else as it is."""
+    """Numbers of any kind as Python's, also inside collections; all else as it is."""
+    if type(value) is dict:
+        return {name: plain(each) for name, each in value.items()}
     if type(value) in (tuple, list):
         return type(value)(plain(each) for each in value)
     found = as_number(value)
@@ -61,20 +59,19 @@ def plain(value: Any) -> Any:
 def _in_range(name, value, low, high, kind, called):
     """The number in `value`, of a kind and from `low` to `high`."""
     found = as_number(value)
-    if not isinstance(found, kind) or not low <= found <= high or math.isinf(found):
-        top = "" if high == math.inf else f" and at most {high}"
+    if not isinstance(found, kind) or not low <= found <= high or isinf(found):
+        top = "" if high == inf else f" and at most {high}"
         raise ValueError(f"{name} is {value!r}, must be a {called} number of at least "
                          f"{low}{top}")
     return found
 
 
-def check_number(name: str, value: Any, low: float = 0,
-                 high: float = math.inf) -> float:
+def check_number(name: str, value: Any, low: float = 0, high: float = inf) -> float:
     """A finite number from `low` to `high` as a float, or a ValueError."""
     return float(_in_range(name, value, low, high, numbers.Real, "finite"))
 
 
-def check_whole(name: str, value: Any, low: int = 1, high: float = math.inf) -> int:
+def check_whole(name: str, value: Any, low: int = 1, high: float = inf) -> int:
     """A whole number from `low` to `high` as an int, or a ValueError."""
     return int(_in_range(name, value, low, high, numbers.Integral, "whole"))
 
@@ -101,13 +98,11 @@ def check_kind(name: str, value: _T, kind: Any, advice: str) -> _T:
     """`value`, if it is of a kind, or a TypeError that ends in advice."""
     if isinstance(value, kind):
         return value
-    kinds = kind if isinstance(kind, tuple) else (kind,)
     if hasattr(value, "_orig_mod"):
         advice = "pass the model itself; fit(..., compile=True) compiles it"
-    wanted = " or ".join(each.__name__ for each in kinds)
-    article = "an" if wanted[0] in "AEIOU" else "a"
-    raise TypeError(f"{name} is {type(value).__name__}, must be {article} {wanted}: "
-                    f"{advice}")
+    article = "an" if kind.__name__[0] in "AEIOU" else "a"
+    raise TypeError(f"{name} is {type(value).__name__}, must be {article} "
+                    f"{kind.__name__}: {advice}")
 
 
 def check_generator(generator: Any, device: torch.device | None = None) -> None:
@@ -144,47 +139,33 @@ def check_images(name: str, images: Any, shape: tuple[int, ...],
                  real: bool = False) -> Tensor:
     """The images of a `Split`, or images themselves, seen to be what a model takes.
 
-    Parameters
-    ----------
-    name : str
-        The argument that an error names.
-    images : Split, or Tensor of shape (N, *shape)
-        Grey values (uint8) or intensities.
-    shape : tuple of int
-        Shape of one image.
-    real : bool
-        Whether a likelihood knows pixels beyond [0, 1].
+    They have shape (N, *shape), and are grey values (uint8) or intensities; `real`
+    says that a likelihood knows pixels beyond [0, 1].
     """
     images = getattr(images, "images", images)
-    advice = "a Split such as data.test, or a tensor of images"
-    check_kind(name, images, Tensor, advice)
+    check_kind(name, images, Tensor, "a Split such as data.test, or a tensor of images")
     if not images.ndim or images.shape[1:] != shape:
         wanted = ", ".join(map(str, shape))
         raise ValueError(f"{name} has shape {tuple(images.shape)}, "
                          f"must be (B, {wanted})")
-    if images.dtype != torch.uint8:
-        _check_intensities(name, images, real)
-    return images
-
-
-def _check_intensities(name, x, real):
     allowed = "intensities in [0, 1] or uint8 grey values"
-    if not x.is_floating_point():
-        raise TypeError(f"{name} is {x.dtype}, must be {allowed}: .byte() makes grey "
-                        "values of whole numbers from 0 to 255")
-    if not x.numel():
-        return
-    low, high = (end.item() for end in torch.aminmax(x.detach().float()))
-    if not math.isfinite(low + high):
-        wrong = int((~x.isfinite()).sum())
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise TypeError(f"{name} is {images.dtype}, must be {allowed}: .byte() makes "
+                        "grey values of whole numbers from 0 to 255")
+    if images.dtype == torch.uint8 or not images.numel():
+        return images
+    low, high = (end.item() for end in torch.aminmax(images.detach().float()))
+    if not isfinite(low + high):
+        wrong = int((~images.isfinite()).sum())
         raise ValueError(f"{name} holds {wrong} values that are NaN or infinite, "
                          f"must be {allowed}")
-    rounding = 4 * torch.finfo(x.dtype).eps
+    rounding = 4 * torch.finfo(images.dtype).eps
     inside = -rounding <= low and high <= 1 + rounding
-    beyond = low < 0 or high > 255 or bool(x.frac().any())
+    beyond = low < 0 or high > 255 or bool(images.frac().any())
     if not inside and not (real and beyond):
         raise ValueError(f"{name} holds values from {low:g} to {high:g}, must be "
                          f"{allowed}: divide grey values by 255")
+    return images
 
 # %% ../nbs/e01_checks.ipynb #82cbf10d
 def _as_array(name: str, values: Any) -> np.ndarray:
@@ -252,11 +233,6 @@ def expect(value: _T, data: Any, full: tuple[float, float],
         `VAE_TUTORIAL_RECORDS` collects them.
     spread : float, optional
         Standard deviation over seeds, or standard error, to go with it.
-
-    Raises
-    ------
-    AssertionError
-        The value is outside, or NaN; the message names it and both ranges.
     """
     if not as_published():
         return value
@@ -275,14 +251,9 @@ def expect(value: _T, data: Any, full: tuple[float, float],
 
 # %% ../nbs/e01_checks.ipynb #61dc0277
 def moved(module: str, homes: dict[str, str]) -> Callable[[str], Any]:
-    """A `__getattr__` for a module that forwards names, with a warning.
+    """A `__getattr__` for a module: it forwards names to their `homes`, with a warning.
 
-    Parameters
-    ----------
-    module : str
-        The module's `__name__`.
-    homes : dict of str to str
-        The module of the package in which each name now lives.
+    `homes` gives the module of the package in which each name now lives.
     """
     def look_up(name: str) -> Any:
         if name not in homes:

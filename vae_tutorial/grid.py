@@ -31,14 +31,9 @@ from .parallel import (can_be_stacked, each_alone, module_of,
                                    rank_and_world, stack)
 from .runs import (TrainingDiverged, begin, beta_at, check_data, describe,
                                new_optimizer, settled)
-from .saving import save_model
+from .saving import arguments_of, save_model
 from .training import History, Recipe, fit, validate
 from .vae import VAE, LatentModel
-
-# %% ../nbs/e09_grid.ipynb #ea59d5d5
-def _combinations(grid):
-    """Every choice of one value for each name, the last name varying fastest."""
-    return [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
 
 # %% ../nbs/e09_grid.ipynb #cc58a27a
 _FURTHER = dict(epochs=inspect.Parameter.empty, patience=None, restore_best=True,
@@ -46,17 +41,10 @@ _FURTHER = dict(epochs=inspect.Parameter.empty, patience=None, restore_best=True
 _NO_MATTER = {"callbacks", "compile", "device"}   # they do not say what is trained
 
 
-def _of_model(model_class):
-    """The constructor's arguments, each with its default or `Parameter.empty`."""
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    parameters = inspect.signature(model_class).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind in named}
-
-
 def _complete(model_class, grid, fixed):
     """All settings that do not vary, once the grid is seen to be one."""
     of_recipe = {each.name: each.default for each in fields(Recipe)}
-    defaults = of_recipe | _FURTHER | _of_model(model_class)
+    defaults = of_recipe | _FURTHER | arguments_of(model_class)
     for name in (*grid, *fixed):
         check_choice("a setting of the sweep", name, defaults)
     for name, values in grid.items():
@@ -69,8 +57,8 @@ def _complete(model_class, grid, fixed):
         if any(value in values[:i] for i, value in enumerate(values)):
             raise ValueError(f"{name} in the grid is {values!r}, must not hold a value "
                              "twice")
-    settings = {name: default for name, default in defaults.items() if name not in grid}
-    settings |= fixed
+    settings = {name: value for name, value in (defaults | fixed).items()
+                if name not in grid}
     missing = [name for name in settings if settings[name] is inspect.Parameter.empty]
     if missing:
         raise ValueError(f"{', '.join(missing)}: no value given, neither in the grid "
@@ -80,11 +68,8 @@ def _complete(model_class, grid, fixed):
 
 def _listed(values):
     """The values of a setting as plain ones; also those of a range or an array."""
-    if isinstance(values, range) or getattr(values, "ndim", 0) == 1:
-        values = list(values)
-    if not isinstance(values, list):
-        return values
-    return [plain(value) for value in values]
+    several = isinstance(values, (list, range)) or getattr(values, "ndim", 0) == 1
+    return plain(list(values)) if several else values
 
 # %% ../nbs/e09_grid.ipynb #4e5d29c6
 def _as_json(value):
@@ -94,31 +79,36 @@ def _as_json(value):
     return describe(tuple(value) if isinstance(value, list) else value)
 
 
-_UNFIT = re.compile(r"[^\w.+-]+")          # for the name of a folder
-
-
 def _folder_name(values):
     """A folder's name for the values that a run has: beta=0.5,seed=0."""
-    texts = {name: f"{v:.12g}" if isinstance(v, float) else str(_as_json(v))
-             for name, v in values.items()}
-    tidy = [f"{name}={_UNFIT.sub('-', text).strip('-')}"
-            for name, text in texts.items()]
-    return ",".join(tidy) or "run"
+    parts = []
+    for name, value in values.items():
+        text = f"{value:.12g}" if isinstance(value, float) else str(_as_json(value))
+        parts.append(f"{name}=" + re.sub(r"[^\w.+-]+", "-", text).strip("-"))
+    return ",".join(parts) or "run"
 
 
 @dataclass
 class _Member:
-    """A run of a sweep: its folder, its values of the grid, all settings, its row."""
+    """A run of a sweep; `values` are those of the grid, `settings` all it has."""
 
     folder: Path
     values: dict
     settings: dict
+    model_class: type
     row: dict | None = None
 
     @property
     def described(self):
         """Its values as they are kept on disk."""
         return {name: _as_json(value) for name, value in self.values.items()}
+
+    def model(self):
+        """A model with the seed's initial weights; no other generator moves."""
+        names = arguments_of(self.model_class)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.settings["seed"])
+            return self.model_class(**{name: self.settings[name] for name in names})
 
     def recipe(self):
         """The recipe of its training, with its own objective if that can learn."""
@@ -150,10 +140,11 @@ class _Member:
 # %% ../nbs/e09_grid.ipynb #dadcb1bb
 def _members(folder, grid, shared, model_class, data):
     """The runs of a sweep, each of them checked and with a folder of its own."""
-    members = [_Member(folder / _folder_name(values), values, shared | values)
-               for values in _combinations(grid)]
+    choices = [dict(zip(grid, chosen)) for chosen in itertools.product(*grid.values())]
+    members = [_Member(folder / _folder_name(values), values, shared | values,
+                       model_class) for values in choices]
     for member in members:
-        _check_run(model_class, data, member)
+        _check_run(member, data)
     if len({member.folder for member in members}) < len(members):
         raise ValueError(f"two values of {', '.join(grid)} are the same in words, so "
                          "their runs would share a folder: give functions names")
@@ -164,11 +155,11 @@ def _learns(objective):
     return any(True for _ in module_of(objective).parameters())
 
 
-def _check_run(model_class, data, member):
+def _check_run(member, data):
     """Raise what `fit` would raise later on, before anything is trained."""
     settings, recipe = member.settings, member.recipe()
     with torch.device("meta"):
-        model = model_class(**{name: settings[name] for name in _of_model(model_class)})
+        model = member.model()
     check_data(model, data, recipe.batch_size)
     as_device(settings["device"])
     check_whole("epochs", settings["epochs"])
@@ -180,28 +171,11 @@ _FIGURES = ("epoch", "loss", "reconstruction", "kl",
             "train_loss", "train_reconstruction", "train_kl")
 
 
-def _row(history, restore_best, error=""):
-    """What the table says of a run; one that diverged has no figures to be averaged."""
-    if error:
-        figures = dict.fromkeys(_FIGURES, math.nan)
-    else:
-        kept = history.best if restore_best else history[-1]
-        figures = {name: getattr(kept, name) for name in _FIGURES}
-    return figures | dict(seconds=sum(e.seconds for e in history), ended=history.ended,
-                          error=error)
-
-
-def _new_model(model_class, settings):
-    """A model with the seed's initial weights; no other generator moves."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(settings["seed"])
-        return model_class(**{name: settings[name] for name in _of_model(model_class)})
-
-
-def _train_run(model_class, data, member, settings):
+def _train_run(data, member, callback):
     """Train or continue one run in its folder, keep its model there; its row."""
-    model, recipe, error = _new_model(model_class, settings), member.recipe(), ""
-    options = {name: settings[name] for name in _FURTHER}
+    model, recipe, error = member.model(), member.recipe(), ""
+    options = {name: member.settings[name] for name in _FURTHER}
+    options["callbacks"] = (*options["callbacks"], callback)
     try:
         history = fit(model, data, **options, **vars(recipe), progress=False,
                       checkpoint=member.folder, resume=True)  # guard: sweep-resumes
@@ -213,12 +187,17 @@ def _train_run(model_class, data, member, settings):
 
 
 def _keep(model, recipe, history, member, error):
-    """Save the model of a finished run; its row."""
+    """Save the model of a finished run; its row, without figures if it diverged."""
     learned = module_of(recipe.objective) if _learns(recipe.objective) else None
     member.folder.mkdir(parents=True, exist_ok=True)
     save_model(model, member.folder / "model.safetensors",
                history if len(history) else None, objective=learned)
-    return _row(history, member.settings["restore_best"], error)
+    kept = None
+    if not error:
+        kept = history.best if member.settings["restore_best"] else history[-1]
+    figures = {name: getattr(kept, name, math.nan) for name in _FIGURES}
+    return figures | dict(seconds=sum(e.seconds for e in history), ended=history.ended,
+                          error=error)
 
 # %% ../nbs/e09_grid.ipynb #33bebd37
 def _in_common(model_class, data, grid, shared, recipe):
@@ -231,8 +210,7 @@ def _in_common(model_class, data, grid, shared, recipe):
     known = {"precision": recipe.precision}
     if not {"lr_schedule", "optimizer"} & grid.keys():
         known["lr"] = recipe.lr
-    shared = {name: known.get(name, value) for name, value in shared.items()}
-    asked |= {name: _as_json(value) for name, value in shared.items()
+    asked |= {name: _as_json(known.get(name, value)) for name, value in shared.items()
               if name not in _NO_MATTER}
     if shared.get("optimizer") is torch.optim.Adam:
         del asked["optimizer"]                 # what version 0.2 kept can be continued
@@ -267,12 +245,12 @@ class _EpochBar(tqdm):
         self.members = members
 
     def watching(self, member):
-        """The settings of a run, with a callback more that moves this bar."""
+        """A callback for a run that moves this bar."""
         def move(model, history):
             self.set_postfix_str(f"{member.folder.name}: {history[-1].loss:.2f} nats",
                                  refresh=False)
             self.count(len(history))
-        return member.settings | {"callbacks": (*member.settings["callbacks"], move)}
+        return move
 
     def count(self, current=0):
         """Count the epochs of all finished runs, needed or not, and the `current`."""
@@ -293,19 +271,17 @@ def _groups(members, at_once):
             for i in range(0, len(group), at_once)]
 
 
-def _train(model_class, data, members, at_once, bar):
+def _train(data, members, at_once, bar):
     """Train those that are not finished, and give each with its row."""
     for member in members:
         if member.finished():
             member.drop_checkpoint()
     for group in _groups([each for each in members if not each.finished()], at_once):
         with memory_named("the device", f"at_once, which is {at_once}, or batch_size"):
-            rows = None
-            if len(group) > 1:
-                rows = _train_together(model_class, data, group, bar)
+            rows = _train_together(data, group, bar) if len(group) > 1 else None
         for i, member in enumerate(group):
             yield member, (rows[i] if rows else
-                           _train_run(model_class, data, member, bar.watching(member)))
+                           _train_run(data, member, bar.watching(member)))
 
 # %% ../nbs/e09_grid.ipynb #1e268e24
 def sweep(data: ImageData, grid: dict[str, list], *, folder: str | Path,
@@ -313,9 +289,8 @@ def sweep(data: ImageData, grid: dict[str, list], *, folder: str | Path,
           **settings: Any) -> pd.DataFrame:
     """Train one model for every combination of settings; a table with one row per run.
 
-    All is kept in `folder` as it comes: what is finished there is not trained again,
-    and a run that was killed goes on after its last finished epoch. The same call
-    therefore starts, continues, and loads a sweep, also under `torchrun`.
+    All is kept in `folder` as it comes, so the same call starts, continues and loads a
+    sweep, also under `torchrun`: a run that was killed goes on after its last epoch.
 
     Parameters
     ----------
@@ -327,13 +302,9 @@ def sweep(data: ImageData, grid: dict[str, list], *, folder: str | Path,
     folder : str or Path
         Where the runs are kept, each in a folder with its `model.safetensors`;
         `sweep.csv` has the table.
-    model_class : type
-        Class of the model.
     at_once : int
         How many runs that differ in `seed` and `beta` alone may be trained as one, for
         small models on a GPU. They keep no checkpoints: stopped, they start again.
-    progress : bool
-        Whether to show a progress bar.
     **settings
         Settings that all runs share; `epochs` must be here or in the grid.
 
@@ -353,7 +324,7 @@ def sweep(data: ImageData, grid: dict[str, list], *, folder: str | Path,
     _open_folder(folder, common, first=rank == 0)
     own = members[rank::world]
     with _EpochBar(members, progress and rank == 0) as bar, each_alone():
-        for member, row in _train(model_class, data, own, at_once, bar):
+        for member, row in _train(data, own, at_once, bar):
             member.finish(row)
             _write_table(folder)
         while not all(member.finished() for member in members):
@@ -388,27 +359,23 @@ def _train_epoch(runs, weights, of_all, optimizer, scheduler):
         run.enter_steps(terms, own, lr)
 
 # %% ../nbs/e09_grid.ipynb #40ef9b12
-def _on(device, data):
-    """The data with their images on a device, once for all runs."""
-    train, val = (Split(part.images.to(device), part.labels)
-                  for part in (data.train, data.val))
-    return replace(data, train=train, val=val)
-
-
-def _train_together(model_class, data, members, bar):
+def _train_together(data, members, bar):
     """Train runs that differ in seed and β as one; None where that cannot be."""
     shared, recipes = members[0].settings, [member.recipe() for member in members]
     device, epochs = as_device(shared["device"]), shared["epochs"]
-    models = [_new_model(model_class, member.settings) for member in members]
-    alone = shared["patience"] or shared["callbacks"] or shared["compile"]
+    models = [member.model() for member in members]
     # others than these may look at more than one number at a time
+    number_by_number = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD,
+                        torch.optim.RMSprop)
     optimizer = getattr(shared["optimizer"], "func", shared["optimizer"])
-    alone = alone or optimizer not in (torch.optim.Adam, torch.optim.AdamW,
-                                       torch.optim.SGD, torch.optim.RMSprop)
+    alone = shared["patience"] or shared["callbacks"] or shared["compile"]
     some = intensities(data.train.images[:4])
-    if alone or not can_be_stacked(recipes[0].objective, models, some):
+    if (alone or optimizer not in number_by_number
+            or not can_be_stacked(recipes[0].objective, models, some)):
         return None
-    data = _on(device, data)
+    train, val = (Split(part.images.to(device), part.labels)
+                  for part in (data.train, data.val))
+    data = replace(data, train=train, val=val)
     runs = [begin(model, data, epochs, recipe, device, History())
             for model, recipe in zip(models, recipes)]
     recipe, errors = runs[0].recipe, [""] * len(runs)
@@ -428,7 +395,10 @@ def _train_together(model_class, data, members, bar):
             run.started = time.perf_counter() - share
             errors[i] = errors[i] or _finish(run, data.val.images)
         bar.count(sum(len(run.history) for run in runs))
-    return [_kept(*each) for each in zip(runs, members, errors)]
+    for run in runs:
+        run.restore(shared["restore_best"])
+    return [_keep(run.model, run.recipe, run.history, member, error)
+            for run, member, error in zip(runs, members, errors)]
 
 
 def _finish(run, val):
@@ -440,8 +410,3 @@ def _finish(run, val):
     except TrainingDiverged as diverged:
         return str(diverged)
     return ""
-
-
-def _kept(run, member, error):
-    run.restore(member.settings["restore_best"])
-    return _keep(run.model, run.recipe, run.history, member, error)

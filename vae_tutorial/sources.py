@@ -188,12 +188,11 @@ def _from_mirrors(mirrors: list[str], name: str, md5: str) -> bytes:
     for mirror in mirrors:
         try:
             content = _download(mirror + name, md5)
-        except (OSError, ValueError, HTTPException) as error:  # guard: mirror
-            failures.append(f"{mirror}{name}: {error or type(error).__name__}")
-            cause = error
-        else:
             mirrors.sort(key=lambda other: other != mirror)
             return content
+        except (OSError, ValueError, HTTPException) as error:  # guard: mirror
+            failures.append(f"{mirror}{name}: {str(error) or type(error).__name__}")
+            cause = error
     raise DataUnavailable("; ".join(failures)) from cause
 
 # %% ../nbs/e03_sources.ipynb #a2ec6110
@@ -211,8 +210,7 @@ def _fitting(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
 
 def _load_full(info, folder, insist):
     """Images, labels, and how many of the last are the official test set."""
-    arrays: list[np.ndarray] = []
-    mirrors, unsaved = list(info.mirrors), None
+    arrays, mirrors, unsaved = [], list(info.mirrors), None
     for name, md5 in info.md5.items():
         content = _from_cache(folder / name, md5)
         if content is None:
@@ -264,8 +262,7 @@ def read_official(name: str = "mnist", source: str = "auto",
     Returns
     -------
     images, labels : arrays, uint8 of shape (N, 1, 28, 28) and int64 of shape (N,)
-    n_test, source : int and str
-        How many of the last are for testing, and whether this is "full" or "sample".
+    n_test, source : how many of the last are for testing; "full" or "sample"
     """
     info = SOURCES[check_choice("name", name, SOURCES)]
     allowed = "auto", "full", "sample"
