@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Collection
 from importlib import import_module
 from math import inf, isfinite, isinf
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,9 +24,6 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 # %% ../nbs/e01_checks.ipynb #84091f6c
-_T = TypeVar("_T")
-
-
 def check_choice(name: str, value: Any, allowed: Collection[str]) -> str:
     """A string that is one of those allowed, or a ValueError that names the nearest."""
     if isinstance(value, str) and value in allowed:
@@ -94,7 +91,7 @@ def check_sizes(name: str, value: Any, fewest: int = 0) -> tuple[int, ...]:
     return sizes
 
 # %% ../nbs/e01_checks.ipynb #4a1d1adc
-def check_kind(name: str, value: _T, kind: Any, advice: str) -> _T:
+def check_kind(name: str, value: Any, kind: Any, advice: str) -> Any:
     """`value`, if it is of a kind, or a TypeError that ends in advice."""
     if isinstance(value, kind):
         return value
@@ -135,8 +132,7 @@ def check_finite(name: str, values: Any) -> Tensor:
     return values
 
 # %% ../nbs/e01_checks.ipynb #a1e76729
-def check_images(name: str, images: Any, shape: tuple[int, ...],
-                 real: bool = False) -> Tensor:
+def check_images(name: str, images: Any, shape: tuple, real: bool = False) -> Tensor:
     """The images of a `Split`, or images themselves, seen to be what a model takes.
 
     They have shape (N, *shape), and are grey values (uint8) or intensities; `real`
@@ -215,28 +211,19 @@ def as_published() -> bool:
     return not os.environ.keys().isdisjoint({"VAE_TUTORIAL_PUBLISHED", "IN_TEST"})
 
 
-def expect(value: _T, data: Any, full: tuple[float, float],
+def expect(value: Any, data: Any, full: tuple[float, float],
            sample: tuple[float, float], record: str | None = None,
-           spread: float | None = None) -> _T:
+           spread: float | None = None) -> Any:
     """Return `value`; on a page as published it must lie in the range for its data.
 
-    Parameters
-    ----------
-    value : float, or Tensor with one element
-        The figure that a page claims.
-    data : ImageData
-        Its `source` says which range must hold.
-    full, sample : (low, high)
-        The range on the full data set, and on the sample; the ends belong to it.
-    record : str, optional
-        Name under which the figure goes to the results page, where the file named by
-        `VAE_TUTORIAL_RECORDS` collects them.
-    spread : float, optional
-        Standard deviation over seeds, or standard error, to go with it.
+    `data.source` says whether that is the range `full` or `sample`, whose ends belong
+    to it. With `record`, the figure goes under that name to the results page, with its
+    `spread` over seeds or its standard error; the file named by `VAE_TUTORIAL_RECORDS`
+    collects them.
     """
     if not as_published():
         return value
-    ranges, number = {"full": full, "sample": sample}, float(value)     # type: ignore
+    ranges, number = {"full": full, "sample": sample}, float(value)
     low, high = ranges[check_choice("data.source", data.source, ranges)]
     if not low <= number <= high:
         raise AssertionError(f"{number:.6g} is not from {low:g} to {high:g} on "

@@ -51,14 +51,14 @@ def clear_parts(path: Path) -> None:
 
 # %% ../nbs/e02_files.ipynb #9cacfaf4
 @contextmanager
-def as_damage(path: str | Path) -> Iterator[None]:
+def as_damage(path: str | Path, advice: str = "") -> Iterator[None]:
     """Whatever goes wrong in the `with` block is said to be the file's fault."""
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError,
             TypeError, ValueError, safetensors.SafetensorError) as error:  # guard: torn
         raise ValueError(f"{path} is damaged or no file of this package "
-                         f"({error or type(error).__name__})") from error
+                         f"({str(error) or type(error).__name__}){advice}") from error
 
 # %% ../nbs/e02_files.ipynb #2cea4892
 def checksum(tensors: dict[str, Tensor], notes: dict[str, Any]) -> str:
@@ -135,14 +135,12 @@ def write_json(path: Path, content: Any) -> None:
 
 def read_json(path: Path, names: Collection[str] = ()) -> dict[str, Any]:
     """Names and values in a JSON file; exactly those `names`, if they are given."""
-    try:
+    advice = "; delete it, and the same call goes on without it"
+    with as_damage(path, advice):  # guard: json-damage
         found = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(found, dict) or found.keys() != set(names or found):
             raise ValueError(f"it must hold {', '.join(names or ['named values'])}")
-    except (OSError, RecursionError, ValueError) as error:  # guard: json-damage
-        raise ValueError(f"{path} is damaged ({error}); delete it, and the same call "
-                         "goes on without it") from error
-    return found
+        return found
 
 # %% ../nbs/e02_files.ipynb #8928b866
 def check_same(path: str | Path, asked: dict[str, Any], saved: dict[str, Any]) -> None:

@@ -233,8 +233,7 @@ def stack(objective: Callable, models: list[Any],
 # %% ../nbs/e07_parallel.ipynb #e5f7943c
 def can_be_stacked(objective: Callable, models: list[Any], x: Tensor) -> bool:
     """Whether models give together what each gives by itself, on intensities `x`."""
-    learned = any(True for _ in module_of(objective).parameters())
-    if learned or any(True for _ in models[0].buffers()):
+    if list(module_of(objective).parameters()) or list(models[0].buffers()):
         return False
     twins = [copy.deepcopy(model).cpu().double() for model in models]
     x = x.cpu().double()

@@ -140,10 +140,10 @@ class State:
         self.objective = nn.Module() if learned is model else learned.to(images.device)
         self.parameters = [*model.parameters(), *self.objective.parameters()]
         self.optimizer = new_optimizer(recipe, self.parameters)
-        steps = epochs * math.ceil(len(images) / recipe.batch_size)
-        self.scheduler = recipe.lr_scheduler(self.optimizer, steps)
+        self.steps = epochs * math.ceil(len(images) / recipe.batch_size)
+        self.scheduler = recipe.lr_scheduler(self.optimizer, self.steps)
         self.rng = torch.Generator(images.device).manual_seed(recipe.seed)
-        self.end = end_of(recipe.beta, epochs)
+        self.end, self.error = end_of(recipe.beta, epochs), ""
         self.last = self.best = self.weights()
 
     def weights(self) -> dict[str, Tensor]:
@@ -213,8 +213,9 @@ class Run(State):
         if not trouble and not math.isfinite(loss):
             trouble = f"the last update left a validation loss of {loss}; lower lr"
         if trouble:
-            self.history.ended, number = "diverged", len(self.history) + 1
-            raise TrainingDiverged(f"epoch {number} diverged: {trouble}", self.history)
+            self.history.ended = "diverged"
+            self.error = f"epoch {len(self.history) + 1} diverged: {trouble}"
+            raise TrainingDiverged(self.error, self.history)
         seconds = time.perf_counter() - self.started  # guard: forward-clock
         epoch = self.history.add(reconstruction, kl, self.trace.means(), **self.at,
                                  settled=self.settled, seconds=seconds)
@@ -325,13 +326,12 @@ def _slots(parameters, values):
 def open_checkpoint(run: State, folder: Path, resume: bool) -> Path:
     """Path of the run's file in its folder; `run` continues what is in it."""
     path = folder / "run.safetensors"
+    wanted = f"checkpoint is {folder}, must be a folder"
     if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"checkpoint is {folder}, must be a folder: that is a "
-                                 "file")
+        raise NotADirectoryError(f"{wanted}: that is a file")
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):  # guard: writable
-        raise PermissionError(f"checkpoint is {folder}, must be a folder that can be "
-                              "written to")
+        raise PermissionError(f"{wanted} that can be written to")
     files.clear_parts(path)  # guard: clear-parts
     if path.exists() and not resume:
         raise FileExistsError(f"{path} holds a run already: pass resume=True to "

@@ -17,9 +17,8 @@ import torch
 from torch import nn
 
 import vae_tutorial
+from . import files
 from .checks import check_choice, check_kind, plain
-from .files import (as_damage, check_shapes, expanded, read_tensors,
-                                write_tensors)
 from .training import History
 from .vae import LatentModel
 
@@ -77,7 +76,7 @@ def save_model(model: LatentModel, path: str | Path, history: History | None = N
     tensors = model.state_dict()
     if objective is not None:
         objective.state_dict(destination=tensors, prefix="objective/")
-    write_tensors(expanded(path), tensors, notes)
+    files.write_tensors(files.expanded(path), tensors, notes)
 
 # %% ../nbs/e08_saving.ipynb #a4888a96
 def load_model(path: str | Path, model_class: type[LatentModel] | None = None, *,
@@ -94,12 +93,12 @@ def load_model(path: str | Path, model_class: type[LatentModel] | None = None, *
     objective : nn.Module, optional
         Gets the parameters that were saved with the model.
     """
-    path = expanded(path)
-    tensors, notes = read_tensors(path)
+    path = files.expanded(path)
+    tensors, notes = files.read_tensors(path)
     if "param_groups" in notes:
         raise ValueError(f"{path} is a checkpoint of a training: continue it with "
                          "fit(..., checkpoint=its folder, resume=True)")
-    with as_damage(path):  # guard: notes-fit
+    with files.as_damage(path):  # guard: notes-fit
         kept = check_kind("model", notes["model"], str, "the name of a class")
         config, saved = notes["config"], notes["history"]
     found = model_class or _class_named(kept, notes.get("module", ""), path)
@@ -109,7 +108,7 @@ def load_model(path: str | Path, model_class: type[LatentModel] | None = None, *
            for name in list(tensors) if name.startswith("objective/")}
     if objective is not None:
         objective.load_state_dict(own)
-    with as_damage(path):
+    with files.as_damage(path):
         history = None if saved is None else History.from_dict(saved)
         return _build(found, config, tensors).eval(), history
 
@@ -147,7 +146,7 @@ def _build(model_class, config, tensors):
         if ours:
             raise
         shapes = model_class(**config).state_dict()    # a class that needs real numbers
-    check_shapes(tensors, shapes)
+    files.check_shapes(tensors, shapes)
     model = model_class(**config)
     model.load_state_dict(tensors)
     return model
@@ -192,5 +191,5 @@ def about_pretrained(name: str) -> dict[str, Any]:
     "recipe"; "metrics" on the test set, in nats per image; "history", a `History`;
     "version" and "torch".
     """
-    notes = read_tensors(_pretrained_file(name)[0])[1]
+    notes = files.read_tensors(_pretrained_file(name)[0])[1]
     return notes | {"history": History.from_dict(notes["history"])}

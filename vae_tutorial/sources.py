@@ -160,9 +160,8 @@ def _open(url: str) -> HTTPResponse:
 def _download(url: str, md5: str) -> bytes:
     """The bytes at an address, if they have this checksum, with a progress bar."""
     content, start = bytearray(), time.monotonic()
-    with _open(url) as response, tqdm(desc=url.rpartition("/")[2], unit_scale=True,
-                                      total=response.length, unit="B",
-                                      leave=False) as bar:
+    with _open(url) as response, tqdm(desc=url.split("/")[-1], leave=False, unit="B",
+                                      total=response.length, unit_scale=True) as bar:
         while block := response.read1(2**16):
             content += block
             bar.update(len(block))
@@ -247,17 +246,7 @@ def read_official(name: str = "mnist", source: str = "auto",
                   ) -> tuple[np.ndarray, np.ndarray, int, str]:
     """All images and labels of a data set, in their official order.
 
-    Parameters
-    ----------
-    name : {"mnist", "fashion"}
-    source : {"auto", "full", "sample"}
-        "full" asks the cache, then the mirrors, and raises DataUnavailable if neither
-        has the data; "sample" takes the 5,000 images inside the package; "auto" tries
-        "full", asking the mirrors once in a process, and falls back to "sample" with a
-        warning. $VAE_TUTORIAL_SOURCE overrides "auto".
-    root : path, optional
-        Cache folder, laid out as torchvision's; by default $VAE_TUTORIAL_DATA, else
-        ~/.cache/vae-tutorial.
+    The arguments are those of `load_data`. "auto" asks the mirrors once in a process.
 
     Returns
     -------
