@@ -122,9 +122,8 @@ def _class_named(name, home, path):
         raise ValueError(f"{path} holds a {name}, a class that is not defined here: "
                          "define or import it first, or give it as model_class")
     # of several of one module, as of a cell that was run twice, the last
-    return max(known, key=lambda each: (each.__module__ == home,
-                                        each.__module__.startswith("vae_tutorial."),
-                                        known.index(each)))
+    return max(reversed(known), key=lambda each: (
+        each.__module__ == home, each.__module__.startswith("vae_tutorial.")))
 
 
 def _subclasses(of):
@@ -165,15 +164,14 @@ _PRETRAINED = Path(vae_tutorial.__file__).parent / "pretrained"
 
 
 def _pretrained_file(name):
-    """Path of a shipped model, seen to be whole, and its class."""
+    """Path of a shipped model, seen to be whole."""
     index = json.loads((_PRETRAINED / "index.json").read_text(encoding="utf-8"))
     check_choice("name", name, index)  # guard: pretrained-names
     path = _PRETRAINED / f"{name}.safetensors"
     there = path.exists() and hashlib.sha256(path.read_bytes()).hexdigest()
     if there != index[name]["sha256"]:
         raise ValueError(f"{path} is missing or damaged: install vae-tutorial again")
-    module, class_name = index[name]["model"].rsplit(".", 1)
-    return path, getattr(importlib.import_module(module), class_name)
+    return path
 
 
 def load_pretrained(name: str) -> LatentModel:
@@ -182,7 +180,7 @@ def load_pretrained(name: str) -> LatentModel:
     It is on the CPU, in float32 and in evaluation mode. One `name` is "mnist-mlp-20d";
     an unknown name gets the list of them all as an answer.
     """
-    return load_model(*_pretrained_file(name))[0]
+    return load_model(_pretrained_file(name))[0]
 
 
 def about_pretrained(name: str) -> dict[str, Any]:
@@ -191,5 +189,5 @@ def about_pretrained(name: str) -> dict[str, Any]:
     "recipe"; "metrics" on the test set, in nats per image; "history", a `History`;
     "version" and "torch".
     """
-    notes = files.read_tensors(_pretrained_file(name)[0])[1]
+    notes = files.read_tensors(_pretrained_file(name))[1]
     return notes | {"history": History.from_dict(notes["history"])}
