@@ -173,9 +173,13 @@ def _members(folder, grid, shared, model_class, data):
 # %% ../nbs/e09_grid.ipynb #b88442e6
 def _train_run(data, member, bar):
     """Train or continue one run in its folder."""
+    def move(model, history):
+        loss = f"{member.folder.name}: {history[-1].loss:.2f} nats"
+        bar.set_postfix_str(loss, refresh=False)
+        bar.count(len(history))
+
     model, recipe, error = member.model(), member.recipe(), ""
     options = {name: member.settings[name] for name in _FURTHER}
-    move = lambda model, history: bar.move(member, history)
     options["callbacks"] = (*options["callbacks"], move)
     try:
         history = fit(model, data, **options, **vars(recipe), progress=False,
@@ -226,12 +230,6 @@ class _EpochBar(tqdm):
                          disable=not progress or "TQDM_DISABLE" in os.environ)
         self.members = members
 
-    def move(self, member, history):
-        """Count an epoch of a run, and say how well it does."""
-        self.set_postfix_str(f"{member.folder.name}: {history[-1].loss:.2f} nats",
-                             refresh=False)
-        self.count(len(history))
-
     def count(self, current=0):
         """Count the epochs of all finished runs, needed or not, and the `current`."""
         finished = sum(member.settings["epochs"] for member in self.members
@@ -274,8 +272,6 @@ def sweep(data: ImageData, grid: dict[str, list], *, folder: str | Path,
 
     Parameters
     ----------
-    data : ImageData
-        As for `fit`.
     grid : dict of str to list
         Settings to vary: arguments of the model's constructor or of `fit`. `seed` goes
         to both, to the initial weights and to the training.

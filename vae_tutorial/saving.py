@@ -86,8 +86,6 @@ def load_model(path: str | Path, model_class: type[LatentModel] | None = None, *
 
     Parameters
     ----------
-    path : str or Path
-        The file.
     model_class : type, optional
         Class of the model; by default the one of that name which is defined here.
     objective : nn.Module, optional
