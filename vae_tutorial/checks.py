@@ -85,9 +85,8 @@ def check_sizes(name: str, value: Any, fewest: int = 0) -> tuple[int, ...]:
     except (TypeError, ValueError):
         sizes = None
     if sizes is None or len(sizes) < fewest or isinstance(value, (str, bytes)):
-        least = ", at least one" * bool(fewest)
         raise ValueError(f"{name} is {value!r}, must be a tuple of positive whole "
-                         f"numbers{least}")
+                         f"numbers{', at least one' if fewest else ''}")
     return sizes
 
 # %% ../nbs/e01_checks.ipynb #4a1d1adc
@@ -141,14 +140,15 @@ def check_images(name: str, images: Any, shape: tuple, real: bool = False) -> Te
     images = getattr(images, "images", images)
     check_kind(name, images, Tensor, "a Split such as data.test, or a tensor of images")
     if not images.ndim or images.shape[1:] != shape:
-        wanted = ", ".join(map(str, shape))
-        raise ValueError(f"{name} has shape {tuple(images.shape)}, "
-                         f"must be (B, {wanted})")
+        raise ValueError(f"{name} has shape {tuple(images.shape)}, must be "
+                         f"(B, {', '.join(map(str, shape))})")
+    if images.dtype == torch.uint8:
+        return images
     allowed = "intensities in [0, 1] or uint8 grey values"
-    if images.dtype != torch.uint8 and not images.is_floating_point():
+    if not images.is_floating_point():
         raise TypeError(f"{name} is {images.dtype}, must be {allowed}: .byte() makes "
                         "grey values of whole numbers from 0 to 255")
-    if images.dtype == torch.uint8 or not images.numel():
+    if not images.numel():
         return images
     low, high = (end.item() for end in torch.aminmax(images.detach().float()))
     if not isfinite(low + high):
@@ -211,9 +211,8 @@ def as_published() -> bool:
     return not os.environ.keys().isdisjoint({"VAE_TUTORIAL_PUBLISHED", "IN_TEST"})
 
 
-def expect(value: Any, data: Any, full: tuple[float, float],
-           sample: tuple[float, float], record: str | None = None,
-           spread: float | None = None) -> Any:
+def expect(value: Any, data: Any, full: tuple, sample: tuple,
+           record: str | None = None, spread: float | None = None) -> Any:
     """Return `value`; on a page as published it must lie in the range for its data.
 
     `data.source` says whether that is the range `full` or `sample`, whose ends belong

@@ -76,8 +76,7 @@ def fingerprint(images: Tensor) -> str:
     return f"{tuple(images.shape)} crc32 {zlib.crc32(images.cpu().numpy().data):08x}"
 
 # %% ../nbs/e02_files.ipynb #1678b927
-def write_tensors(path: Path, tensors: dict[str, Tensor],
-                  notes: dict[str, Any]) -> None:
+def write_tensors(path: Path, tensors: dict[str, Tensor], notes: dict) -> None:
     """Write tensors and JSON notes in one piece, with a checksum over both."""
     # copies, because the format knows neither strides nor tensors that share memory
     copies = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format)
