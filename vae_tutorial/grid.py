@@ -267,20 +267,27 @@ def sweep(data: ImageData, grid: dict[str, list], *, folder: str | Path,
           **settings: Any) -> pd.DataFrame:
     """Train one model for every combination of settings; a table with one row per run.
 
-    All is kept in `folder` as it comes, so the same call starts, continues and loads a
-    sweep, also under `torchrun`: a run that was killed goes on after its last epoch.
+    All is kept in `folder` as it comes: what is finished there is not trained again,
+    and a run that was killed goes on after its last finished epoch. The same call
+    therefore starts, continues, and loads a sweep, also under `torchrun`.
 
     Parameters
     ----------
+    data : ImageData
+        As for `fit`.
     grid : dict of str to list
         Settings to vary: arguments of the model's constructor or of `fit`. `seed` goes
         to both, to the initial weights and to the training.
     folder : str or Path
         Where the runs are kept, each in a folder with its `model.safetensors`;
         `sweep.csv` has the table.
+    model_class : type
+        Class of the model.
     at_once : int
         How many runs that differ in `seed` and `beta` alone may be trained as one, for
         small models on a GPU. They keep no checkpoints: stopped, they start again.
+    progress : bool
+        Whether to show a progress bar.
     **settings
         Settings that all runs share; `epochs` must be here or in the grid.
 

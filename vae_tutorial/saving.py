@@ -86,10 +86,16 @@ def load_model(path: str | Path, model_class: type[LatentModel] | None = None, *
 
     Parameters
     ----------
+    path : str or Path
+        The file.
     model_class : type, optional
         Class of the model; by default the one of that name which is defined here.
     objective : nn.Module, optional
         Gets the parameters that were saved with the model.
+
+    Returns
+    -------
+    model, history : LatentModel, History or None
     """
     path = files.expanded(path)
     tensors, notes = files.read_tensors(path)
@@ -175,17 +181,26 @@ def _pretrained_file(name):
 def load_pretrained(name: str) -> LatentModel:
     """A model that comes with the package, trained on the full data.
 
-    It is on the CPU, in float32 and in evaluation mode. One `name` is "mnist-mlp-20d";
-    an unknown name gets the list of them all as an answer.
+    Parameters
+    ----------
+    name : str
+        Such as "mnist-mlp-20d"; any other name gets the list of them all as an answer.
+
+    Returns
+    -------
+    LatentModel
+        On the CPU, in float32 and in evaluation mode.
     """
     return load_model(_pretrained_file(name))[0]
 
 
 def about_pretrained(name: str) -> dict[str, Any]:
-    """What a shipped model's file says of it.
+    """Recipe, test figures in nats per image, and history of a shipped model.
 
-    "recipe"; "metrics" on the test set, in nats per image; "history", a `History`;
-    "version" and "torch".
+    Returns
+    -------
+    dict
+        "recipe", "metrics", "history" (a `History`), "version" and "torch".
     """
     notes = files.read_tensors(_pretrained_file(name))[1]
     return notes | {"history": History.from_dict(notes["history"])}
