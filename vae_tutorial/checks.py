@@ -10,13 +10,13 @@ __all__ = ['check_choice', 'as_number', 'plain', 'check_number', 'check_whole', 
 # %% ../nbs/e01_checks.ipynb #e7b6347a
 import difflib
 import json
-import math
 import numbers
 import os
 import warnings
 from collections.abc import Callable, Collection
 from importlib import import_module
-from typing import Any, TypeVar
+from math import inf, isfinite, isinf
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,26 +24,19 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 # %% ../nbs/e01_checks.ipynb #84091f6c
-_T = TypeVar("_T")
-
-
 def check_choice(name: str, value: Any, allowed: Collection[str]) -> str:
     """A string that is one of those allowed, or a ValueError that names the nearest."""
     if isinstance(value, str) and value in allowed:
         return value
     if not allowed:
         raise ValueError(f"{name} is {value!r}, and there is nothing to choose from")
-    words = list(allowed)
-    near = difflib.get_close_matches(str(value).lower(), words, n=1, cutoff=0)[0]
+    near = difflib.get_close_matches(str(value).lower(), allowed, n=1, cutoff=0)[0]
     raise ValueError(f"{name} is {value!r}, must be one of "
-                     f"{', '.join(map(repr, words))}; the nearest is {near!r}")
+                     f"{', '.join(map(repr, allowed))}; the nearest is {near!r}")
 
 # %% ../nbs/e01_checks.ipynb #826f1d6c
 def as_number(value: Any) -> Any:
-    """The Python number in a Python, NumPy or 0-d tensor number; None for all else.
-
-    True, False and text are no numbers.
-    """
+    """The Python number in a Python, NumPy or 0-d tensor number; None for all else."""
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         value = value.item()
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
@@ -51,7 +44,9 @@ def as_number(value: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Numbers of any kind as Python's, also in tuples and lists; all else as it is."""
+    """Numbers of any kind as Python's, also inside collections; all else as it is."""
+    if type(value) is dict:
+        return {name: plain(each) for name, each in value.items()}
     if type(value) in (tuple, list):
         return type(value)(plain(each) for each in value)
     found = as_number(value)
@@ -61,20 +56,19 @@ def plain(value: Any) -> Any:
 def _in_range(name, value, low, high, kind, called):
     """The number in `value`, of a kind and from `low` to `high`."""
     found = as_number(value)
-    if not isinstance(found, kind) or not low <= found <= high or math.isinf(found):
-        top = "" if high == math.inf else f" and at most {high}"
+    if not isinstance(found, kind) or not low <= found <= high or isinf(found):
+        top = "" if high == inf else f" and at most {high}"
         raise ValueError(f"{name} is {value!r}, must be a {called} number of at least "
                          f"{low}{top}")
     return found
 
 
-def check_number(name: str, value: Any, low: float = 0,
-                 high: float = math.inf) -> float:
+def check_number(name: str, value: Any, low: float = 0, high: float = inf) -> float:
     """A finite number from `low` to `high` as a float, or a ValueError."""
     return float(_in_range(name, value, low, high, numbers.Real, "finite"))
 
 
-def check_whole(name: str, value: Any, low: int = 1, high: float = math.inf) -> int:
+def check_whole(name: str, value: Any, low: int = 1, high: float = inf) -> int:
     """A whole number from `low` to `high` as an int, or a ValueError."""
     return int(_in_range(name, value, low, high, numbers.Integral, "whole"))
 
@@ -91,23 +85,20 @@ def check_sizes(name: str, value: Any, fewest: int = 0) -> tuple[int, ...]:
     except (TypeError, ValueError):
         sizes = None
     if sizes is None or len(sizes) < fewest or isinstance(value, (str, bytes)):
-        least = ", at least one" * bool(fewest)
         raise ValueError(f"{name} is {value!r}, must be a tuple of positive whole "
-                         f"numbers{least}")
+                         f"numbers{', at least one' if fewest else ''}")
     return sizes
 
 # %% ../nbs/e01_checks.ipynb #4a1d1adc
-def check_kind(name: str, value: _T, kind: Any, advice: str) -> _T:
+def check_kind(name: str, value: Any, kind: Any, advice: str) -> Any:
     """`value`, if it is of a kind, or a TypeError that ends in advice."""
     if isinstance(value, kind):
         return value
-    kinds = kind if isinstance(kind, tuple) else (kind,)
     if hasattr(value, "_orig_mod"):
         advice = "pass the model itself; fit(..., compile=True) compiles it"
-    wanted = " or ".join(each.__name__ for each in kinds)
-    article = "an" if wanted[0] in "AEIOU" else "a"
-    raise TypeError(f"{name} is {type(value).__name__}, must be {article} {wanted}: "
-                    f"{advice}")
+    article = "an" if kind.__name__[0] in "AEIOU" else "a"
+    raise TypeError(f"{name} is {type(value).__name__}, must be {article} "
+                    f"{kind.__name__}: {advice}")
 
 
 def check_generator(generator: Any, device: torch.device | None = None) -> None:
@@ -140,51 +131,37 @@ def check_finite(name: str, values: Any) -> Tensor:
     return values
 
 # %% ../nbs/e01_checks.ipynb #a1e76729
-def check_images(name: str, images: Any, shape: tuple[int, ...],
-                 real: bool = False) -> Tensor:
+def check_images(name: str, images: Any, shape: tuple, real: bool = False) -> Tensor:
     """The images of a `Split`, or images themselves, seen to be what a model takes.
 
-    Parameters
-    ----------
-    name : str
-        The argument that an error names.
-    images : Split, or Tensor of shape (N, *shape)
-        Grey values (uint8) or intensities.
-    shape : tuple of int
-        Shape of one image.
-    real : bool
-        Whether a likelihood knows pixels beyond [0, 1].
+    They have shape (N, *shape), and are grey values (uint8) or intensities; `real`
+    says that a likelihood knows pixels beyond [0, 1].
     """
     images = getattr(images, "images", images)
-    advice = "a Split such as data.test, or a tensor of images"
-    check_kind(name, images, Tensor, advice)
+    check_kind(name, images, Tensor, "a Split such as data.test, or a tensor of images")
     if not images.ndim or images.shape[1:] != shape:
-        wanted = ", ".join(map(str, shape))
-        raise ValueError(f"{name} has shape {tuple(images.shape)}, "
-                         f"must be (B, {wanted})")
-    if images.dtype != torch.uint8:
-        _check_intensities(name, images, real)
-    return images
-
-
-def _check_intensities(name, x, real):
+        raise ValueError(f"{name} has shape {tuple(images.shape)}, must be "
+                         f"(B, {', '.join(map(str, shape))})")
+    if images.dtype == torch.uint8:
+        return images
     allowed = "intensities in [0, 1] or uint8 grey values"
-    if not x.is_floating_point():
-        raise TypeError(f"{name} is {x.dtype}, must be {allowed}: .byte() makes grey "
-                        "values of whole numbers from 0 to 255")
-    if not x.numel():
-        return
-    low, high = (end.item() for end in torch.aminmax(x.detach().float()))
-    if not math.isfinite(low + high):
-        wrong = int((~x.isfinite()).sum())
+    if not images.is_floating_point():
+        raise TypeError(f"{name} is {images.dtype}, must be {allowed}: .byte() makes "
+                        "grey values of whole numbers from 0 to 255")
+    if not images.numel():
+        return images
+    low, high = (end.item() for end in torch.aminmax(images.detach().float()))
+    if not isfinite(low + high):
+        wrong = int((~images.isfinite()).sum())
         raise ValueError(f"{name} holds {wrong} values that are NaN or infinite, "
                          f"must be {allowed}")
-    rounding = 4 * torch.finfo(x.dtype).eps
+    rounding = 4 * torch.finfo(images.dtype).eps
     inside = -rounding <= low and high <= 1 + rounding
-    beyond = low < 0 or high > 255 or bool(x.frac().any())
+    beyond = low < 0 or high > 255 or bool(images.frac().any())
     if not inside and not (real and beyond):
         raise ValueError(f"{name} holds values from {low:g} to {high:g}, must be "
                          f"{allowed}: divide grey values by 255")
+    return images
 
 # %% ../nbs/e01_checks.ipynb #82cbf10d
 def _as_array(name: str, values: Any) -> np.ndarray:
@@ -234,33 +211,18 @@ def as_published() -> bool:
     return not os.environ.keys().isdisjoint({"VAE_TUTORIAL_PUBLISHED", "IN_TEST"})
 
 
-def expect(value: _T, data: Any, full: tuple[float, float],
-           sample: tuple[float, float], record: str | None = None,
-           spread: float | None = None) -> _T:
+def expect(value: Any, data: Any, full: tuple, sample: tuple,
+           record: str | None = None, spread: float | None = None) -> Any:
     """Return `value`; on a page as published it must lie in the range for its data.
 
-    Parameters
-    ----------
-    value : float, or Tensor with one element
-        The figure that a page claims.
-    data : ImageData
-        Its `source` says which range must hold.
-    full, sample : (low, high)
-        The range on the full data set, and on the sample; the ends belong to it.
-    record : str, optional
-        Name under which the figure goes to the results page, where the file named by
-        `VAE_TUTORIAL_RECORDS` collects them.
-    spread : float, optional
-        Standard deviation over seeds, or standard error, to go with it.
-
-    Raises
-    ------
-    AssertionError
-        The value is outside, or NaN; the message names it and both ranges.
+    `data.source` says whether that is the range `full` or `sample`, whose ends belong
+    to it. With `record`, the figure goes under that name to the results page, with its
+    `spread` over seeds or its standard error; the file named by `VAE_TUTORIAL_RECORDS`
+    collects them.
     """
     if not as_published():
         return value
-    ranges, number = {"full": full, "sample": sample}, float(value)     # type: ignore
+    ranges, number = {"full": full, "sample": sample}, float(value)
     low, high = ranges[check_choice("data.source", data.source, ranges)]
     if not low <= number <= high:
         raise AssertionError(f"{number:.6g} is not from {low:g} to {high:g} on "
@@ -275,14 +237,9 @@ def expect(value: _T, data: Any, full: tuple[float, float],
 
 # %% ../nbs/e01_checks.ipynb #61dc0277
 def moved(module: str, homes: dict[str, str]) -> Callable[[str], Any]:
-    """A `__getattr__` for a module that forwards names, with a warning.
+    """A `__getattr__` for a module: it forwards names to their `homes`, with a warning.
 
-    Parameters
-    ----------
-    module : str
-        The module's `__name__`.
-    homes : dict of str to str
-        The module of the package in which each name now lives.
+    `homes` gives the module of the package in which each name now lives.
     """
     def look_up(name: str) -> Any:
         if name not in homes:

@@ -10,7 +10,6 @@ __all__ = ['best_device', 'as_device', 'place', 'has_native_bf16', 'widen', 'at_
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,8 +31,7 @@ def as_device(device: str | torch.device | None = None) -> torch.device:
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"device is {device!r}, must be one of PyTorch's, such as "
                          f"'cpu' or 'cuda' ({error})") from error
-    there = {"cuda": torch.cuda.is_available(),
-             "mps": torch.backends.mps.is_available()}
+    there = dict(cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available())
     if not there.get(found.type, True):
         raise ValueError(f"device is {device!r}, which this machine or this PyTorch "
                          f"lacks; the best here is {best_device().type!r}")
@@ -52,11 +50,10 @@ def has_native_bf16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 matrices in hardware."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        # private in PyTorch, and not in all versions: without an answer, no
-        checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-        return any(getattr(torch.cpu, name, bool)() for name in checks)
-    return False
+    # private in PyTorch, and not in all versions: without an answer, no
+    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, name, bool)()
+                                        for name in checks)
 
 # %% ../nbs/e05_devices.ipynb #59cecd4b
 def widen(t: Tensor) -> Tensor:
@@ -64,21 +61,20 @@ def widen(t: Tensor) -> Tensor:
     return t.to(torch.promote_types(t.dtype, torch.float32))
 
 # %% ../nbs/e05_devices.ipynb #3c1a3dcb
-def at_precision(objective: Callable[..., Any], device: torch.device, precision: str,
-                 compile: bool) -> Callable[..., Any]:
+def at_precision(objective: Callable, device: torch.device, precision: str,
+                 compile: bool) -> Callable:
     """An objective with bfloat16 products, or compiled, while it is trained."""
     trained = compiled(objective, device) if compile else objective
-    bf16 = precision == "bf16"
 
     def in_training(model, x, beta, generator):
         if not torch.is_grad_enabled():
             return objective(model, x, beta, generator)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             return trained(model, x, beta, generator)
     return in_training
 
 
-def compiled(function: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
+def compiled(function: Callable, device: torch.device) -> Callable:
     """A function compiled; as it is, with a warning, where that fails."""
     # on CUDA the operations are recorded as graphs: starting them one by one costs more
     mode = "reduce-overhead" if device.type == "cuda" else "default"
@@ -89,7 +85,7 @@ def compiled(function: Callable[..., Any], device: torch.device) -> Callable[...
         try:
             return best(*args)
         except torch._dynamo.exc.TorchDynamoException as error:
-            reason = str(error).splitlines()[0]
+            reason = str(error).partition("\n")[0]
             warnings.warn("compile is True, but torch.compile fails here, so training "
                           f"goes on without it: {reason}", stacklevel=2)
             best = function
@@ -105,7 +101,7 @@ def memory_named(device: torch.device | str, advice: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):  # guard: out-of-memory
             raise
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0]
         raise MemoryError(f"{device} has not enough memory: lower {advice} "
                           f"({reason})") from error
 

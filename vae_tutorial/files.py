@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -52,14 +51,14 @@ def clear_parts(path: Path) -> None:
 
 # %% ../nbs/e02_files.ipynb #9cacfaf4
 @contextmanager
-def as_damage(path: str | os.PathLike[str]) -> Iterator[None]:
+def as_damage(path: str | Path, advice: str = "") -> Iterator[None]:
     """Whatever goes wrong in the `with` block is said to be the file's fault."""
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError,
             TypeError, ValueError, safetensors.SafetensorError) as error:  # guard: torn
         raise ValueError(f"{path} is damaged or no file of this package "
-                         f"({error or type(error).__name__})") from error
+                         f"({str(error) or type(error).__name__}){advice}") from error
 
 # %% ../nbs/e02_files.ipynb #2cea4892
 def checksum(tensors: dict[str, Tensor], notes: dict[str, Any]) -> str:
@@ -77,8 +76,7 @@ def fingerprint(images: Tensor) -> str:
     return f"{tuple(images.shape)} crc32 {zlib.crc32(images.cpu().numpy().data):08x}"
 
 # %% ../nbs/e02_files.ipynb #1678b927
-def write_tensors(path: Path, tensors: dict[str, Tensor],
-                  notes: dict[str, Any]) -> None:
+def write_tensors(path: Path, tensors: dict[str, Tensor], notes: dict) -> None:
     """Write tensors and JSON notes in one piece, with a checksum over both."""
     # copies, because the format knows neither strides nor tensors that share memory
     copies = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -118,18 +116,15 @@ def check_form(saved: Any, own: Any) -> None:
     def both(*kinds):
         return isinstance(saved, kinds) and isinstance(own, kinds)
 
+    types = {type(saved), type(own)}
     if both(dict) and own.keys() == saved.keys():
-        pairs = [(saved[name], own[name]) for name in own]
+        for name in own:
+            check_form(saved[name], own[name])
     elif both(list, tuple) and len(own) == len(saved):
-        pairs = list(zip(saved, own))
-    elif type(saved) is type(own) and not both(dict, list, tuple):
-        pairs = []
-    elif {type(saved), type(own)} == {int, float}:
-        pairs = []
-    else:
+        for pair in zip(saved, own):
+            check_form(*pair)
+    elif both(dict, list, tuple) or len(types) == 2 and types != {int, float}:
         raise ValueError(f"it holds {saved!r} where {own!r} belongs")
-    for pair in pairs:
-        check_form(*pair)
 
 # %% ../nbs/e02_files.ipynb #ed266a0b
 def write_json(path: Path, content: Any) -> None:
@@ -137,29 +132,23 @@ def write_json(path: Path, content: Any) -> None:
     write_bytes(path, json.dumps(content, indent=1).encode())
 
 
-def read_json(path: Path, names: Collection[str] | None = None) -> dict[str, Any]:
+def read_json(path: Path, names: Collection[str] = ()) -> dict[str, Any]:
     """Names and values in a JSON file; exactly those `names`, if they are given."""
-    try:
+    advice = "; delete it, and the same call goes on without it"
+    with as_damage(path, advice):  # guard: json-damage
         found = json.loads(path.read_text(encoding="utf-8"))
-        known = isinstance(found, dict) and found.keys() == set(names or found)
-        if not known:
+        if not isinstance(found, dict) or found.keys() != set(names or found):
             raise ValueError(f"it must hold {', '.join(names or ['named values'])}")
-    except (OSError, RecursionError, ValueError) as error:  # guard: json-damage
-        raise ValueError(f"{path} is damaged ({error}); delete it, and the same call "
-                         "goes on without it") from error
-    return found
+        return found
 
 # %% ../nbs/e02_files.ipynb #8928b866
-def check_same(path: str | os.PathLike[str], asked: dict[str, Any],
-               saved: dict[str, Any]) -> None:
+def check_same(path: str | Path, asked: dict[str, Any], saved: dict[str, Any]) -> None:
     """Raise a ValueError that names what differs from what a file says."""
     for name in asked | saved:
-        if _plain(asked.get(name)) != _plain(saved.get(name)):
-            was = repr(saved[name]) if name in saved else "the default"
-            now = repr(asked[name]) if name in asked else "the default"
+        now, was = (re.sub(r"\b(\d+)\.0\b", r"\1", str(each.get(name)))
+                    for each in (asked, saved))
+        if now != was:
+            now, was = (repr(each[name]) if name in each else "the default"
+                        for each in (asked, saved))
             raise ValueError(f"{name} is {now}, but {path} was made with {was}: ask "
                              "for the same to continue it, or give another folder")
-
-
-def _plain(value):
-    return re.sub(r"\b(\d+)\.0\b", r"\1", str(value))

@@ -14,63 +14,49 @@ import math
 import os
 import re
 import time
-from dataclasses import dataclass, fields, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from torch.optim import SGD, Adam, AdamW, RMSprop
 from tqdm.auto import tqdm
 
+from . import parallel
 from .checks import check_choice, check_whole, plain
 from .data import ImageData, Split, intensities
 from .devices import as_device, at_precision, memory_named
 from .files import (check_same, clear_parts, expanded, fingerprint,
                                 read_json, write_bytes, write_json)
-from .parallel import (can_be_stacked, each_alone, module_of,
-                                   rank_and_world, stack)
 from .runs import (TrainingDiverged, begin, beta_at, check_data, describe,
                                new_optimizer, settled)
-from .saving import save_model
+from .saving import arguments_of, save_model
 from .training import History, Recipe, fit, validate
 from .vae import VAE, LatentModel
-
-# %% ../nbs/e09_grid.ipynb #ea59d5d5
-def _combinations(grid):
-    """Every choice of one value for each name, the last name varying fastest."""
-    return [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
 
 # %% ../nbs/e09_grid.ipynb #cc58a27a
 _FURTHER = dict(epochs=inspect.Parameter.empty, patience=None, restore_best=True,
                 callbacks=(), compile=False, device=None)
-_NO_MATTER = {"callbacks", "compile", "device"}   # they do not say what is trained
-
-
-def _of_model(model_class):
-    """The constructor's arguments, each with its default or `Parameter.empty`."""
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    parameters = inspect.signature(model_class).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind in named}
 
 
 def _complete(model_class, grid, fixed):
     """All settings that do not vary, once the grid is seen to be one."""
     of_recipe = {each.name: each.default for each in fields(Recipe)}
-    defaults = of_recipe | _FURTHER | _of_model(model_class)
+    defaults = of_recipe | _FURTHER | arguments_of(model_class)
     for name in (*grid, *fixed):
         check_choice("a setting of the sweep", name, defaults)
     for name, values in grid.items():
         if name in fixed:
             raise ValueError(f"{name} is in the grid and is also set to "
                              f"{fixed[name]!r}: give it once")
-        if not isinstance(values, list) or not values:
+        if (not isinstance(values, list) or not values
+                or any(value in values[:i] for i, value in enumerate(values))):
             raise ValueError(f"{name} in the grid is {values!r}, must be a list of at "
-                             "least one value")
-        if any(value in values[:i] for i, value in enumerate(values)):
-            raise ValueError(f"{name} in the grid is {values!r}, must not hold a value "
-                             "twice")
-    settings = {name: default for name, default in defaults.items() if name not in grid}
-    settings |= fixed
+                             "least one value, and must not hold a value twice")
+    settings = {name: value for name, value in (defaults | fixed).items()
+                if name not in grid}
     missing = [name for name in settings if settings[name] is inspect.Parameter.empty]
     if missing:
         raise ValueError(f"{', '.join(missing)}: no value given, neither in the grid "
@@ -80,11 +66,8 @@ def _complete(model_class, grid, fixed):
 
 def _listed(values):
     """The values of a setting as plain ones; also those of a range or an array."""
-    if isinstance(values, range) or getattr(values, "ndim", 0) == 1:
-        values = list(values)
-    if not isinstance(values, list):
-        return values
-    return [plain(value) for value in values]
+    several = isinstance(values, (list, range)) or getattr(values, "ndim", 0) == 1
+    return plain(list(values)) if several else values
 
 # %% ../nbs/e09_grid.ipynb #4e5d29c6
 def _as_json(value):
@@ -94,53 +77,73 @@ def _as_json(value):
     return describe(tuple(value) if isinstance(value, list) else value)
 
 
-_UNFIT = re.compile(r"[^\w.+-]+")          # for the name of a folder
-
-
 def _folder_name(values):
     """A folder's name for the values that a run has: beta=0.5,seed=0."""
-    texts = {name: f"{v:.12g}" if isinstance(v, float) else str(_as_json(v))
-             for name, v in values.items()}
-    tidy = [f"{name}={_UNFIT.sub('-', text).strip('-')}"
-            for name, text in texts.items()]
-    return ",".join(tidy) or "run"
+    parts = []
+    for name, value in values.items():
+        text = f"{value:.12g}" if isinstance(value, float) else str(_as_json(value))
+        parts.append(f"{name}=" + re.sub(r"[^\w.+-]+", "-", text).strip("-"))
+    return ",".join(parts) or "run"
 
 
+_FIGURES = ("epoch", "loss", "reconstruction", "kl",
+            "train_loss", "train_reconstruction", "train_kl")
+
+# %% ../nbs/e09_grid.ipynb #3a9d51c7
 @dataclass
 class _Member:
-    """A run of a sweep: its folder, its values of the grid, all settings, its row."""
+    """A run of a sweep; `values` are those of the grid, `settings` all it has."""
 
     folder: Path
     values: dict
     settings: dict
-    row: dict | None = None
+    model_class: type
+    row: dict = field(default_factory=dict)
 
     @property
     def described(self):
         """Its values as they are kept on disk."""
         return {name: _as_json(value) for name, value in self.values.items()}
 
+    def model(self):
+        """A model with the seed's initial weights; no other generator moves."""
+        names = arguments_of(self.model_class)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.settings["seed"])
+            return self.model_class(**{name: self.settings[name] for name in names})
+
     def recipe(self):
         """The recipe of its training, with its own objective if that can learn."""
         own = {each.name: self.settings[each.name] for each in fields(Recipe)}
-        if _learns(own["objective"]):
+        if list(parallel.module_of(own["objective"]).parameters()):
             own["objective"] = copy.deepcopy(own["objective"])
         return Recipe(**own)
 
     def finished(self):
         """Whether there is a row, which another process may have written."""
         path = self.folder / "row.json"
-        if self.row is None and path.exists():
+        if not self.row and path.exists():
             saved = read_json(path, names=("settings", "row"))
             check_same(path, self.described, saved["settings"])
             self.row = saved["row"]
-        return self.row is not None
+        return bool(self.row)
 
-    def finish(self, row):
-        """Keep the row; the model has been saved before."""
+    def finish(self, model, recipe, history, error=""):
+        """Keep the model, then the row, which has no figures if the run diverged."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_model(model, self.folder / "model.safetensors",
+                   history if len(history) else None,
+                   objective=parallel.module_of(recipe.objective))
+        epoch = None
+        if not error:
+            epoch = history.best if self.settings["restore_best"] else history[-1]
+        row = {name: getattr(epoch, name, math.nan) for name in _FIGURES}
+        row |= dict(seconds=sum(each.seconds for each in history), ended=history.ended,
+                    error=error)
         write_json(self.folder / "row.json", {"settings": self.described, "row": row})
         self.row = row
         self.drop_checkpoint()
+        _write_table(self.folder.parent)
 
     def drop_checkpoint(self):
         (self.folder / "run.safetensors").unlink(missing_ok=True)
@@ -149,59 +152,35 @@ class _Member:
 
 # %% ../nbs/e09_grid.ipynb #dadcb1bb
 def _members(folder, grid, shared, model_class, data):
-    """The runs of a sweep, each of them checked and with a folder of its own."""
-    members = [_Member(folder / _folder_name(values), values, shared | values)
-               for values in _combinations(grid)]
+    """The runs of a sweep, each with its own folder, and settings that `fit` takes."""
+    choices = [dict(zip(grid, chosen)) for chosen in itertools.product(*grid.values())]
+    members = [_Member(folder / _folder_name(values), values, shared | values,
+                       model_class) for values in choices]
     for member in members:
-        _check_run(model_class, data, member)
+        settings, recipe = member.settings, member.recipe()
+        with torch.device("meta"):
+            model = member.model()
+        check_data(model, data, recipe.batch_size)
+        as_device(settings["device"])
+        check_whole("epochs", settings["epochs"])
+        if settings["patience"] is not None:
+            check_whole("patience", settings["patience"])
     if len({member.folder for member in members}) < len(members):
         raise ValueError(f"two values of {', '.join(grid)} are the same in words, so "
                          "their runs would share a folder: give functions names")
     return members
 
-
-def _learns(objective):
-    return any(True for _ in module_of(objective).parameters())
-
-
-def _check_run(model_class, data, member):
-    """Raise what `fit` would raise later on, before anything is trained."""
-    settings, recipe = member.settings, member.recipe()
-    with torch.device("meta"):
-        model = model_class(**{name: settings[name] for name in _of_model(model_class)})
-    check_data(model, data, recipe.batch_size)
-    as_device(settings["device"])
-    check_whole("epochs", settings["epochs"])
-    if settings["patience"] is not None:
-        check_whole("patience", settings["patience"])
-
 # %% ../nbs/e09_grid.ipynb #b88442e6
-_FIGURES = ("epoch", "loss", "reconstruction", "kl",
-            "train_loss", "train_reconstruction", "train_kl")
+def _train_run(data, member, bar):
+    """Train or continue one run in its folder."""
+    def move(model, history):
+        loss = f"{member.folder.name}: {history[-1].loss:.2f} nats"
+        bar.set_postfix_str(loss, refresh=False)
+        bar.count(len(history))
 
-
-def _row(history, restore_best, error=""):
-    """What the table says of a run; one that diverged has no figures to be averaged."""
-    if error:
-        figures = dict.fromkeys(_FIGURES, math.nan)
-    else:
-        kept = history.best if restore_best else history[-1]
-        figures = {name: getattr(kept, name) for name in _FIGURES}
-    return figures | dict(seconds=sum(e.seconds for e in history), ended=history.ended,
-                          error=error)
-
-
-def _new_model(model_class, settings):
-    """A model with the seed's initial weights; no other generator moves."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(settings["seed"])
-        return model_class(**{name: settings[name] for name in _of_model(model_class)})
-
-
-def _train_run(model_class, data, member, settings):
-    """Train or continue one run in its folder, keep its model there; its row."""
-    model, recipe, error = _new_model(model_class, settings), member.recipe(), ""
-    options = {name: settings[name] for name in _FURTHER}
+    model, recipe, error = member.model(), member.recipe(), ""
+    options = {name: member.settings[name] for name in _FURTHER}
+    options["callbacks"] = (*options["callbacks"], move)
     try:
         history = fit(model, data, **options, **vars(recipe), progress=False,
                       checkpoint=member.folder, resume=True)  # guard: sweep-resumes
@@ -209,38 +188,23 @@ def _train_run(model_class, data, member, settings):
         history, error = diverged.history, str(diverged)
     if history.ended == "interrupted":
         raise KeyboardInterrupt(f"stopped in {member.folder}; the same call goes on")
-    return _keep(model, recipe, history, member, error)
-
-
-def _keep(model, recipe, history, member, error):
-    """Save the model of a finished run; its row."""
-    learned = module_of(recipe.objective) if _learns(recipe.objective) else None
-    member.folder.mkdir(parents=True, exist_ok=True)
-    save_model(model, member.folder / "model.safetensors",
-               history if len(history) else None, objective=learned)
-    return _row(history, member.settings["restore_best"], error)
+    member.finish(model, recipe, history, error)
 
 # %% ../nbs/e09_grid.ipynb #33bebd37
-def _in_common(model_class, data, grid, shared, recipe):
-    """What all runs have in common, in words: `recipe` is that of one of them."""
-    asked = {"model": model_class.__name__, "varied": ", ".join(grid)}
+def _open_folder(folder, data, grid, shared, member, first):
+    """Note what all runs have in common, or see that the folder says the same."""
+    asked = {"model": member.model_class.__name__, "varied": ", ".join(grid)}
     asked |= {f"{name} images": fingerprint(getattr(data, name).images)
               for name in ("train", "val")}
     # what "auto" and the usual learning rate stand for, unless the grid decides
-    recipe = settled(recipe, as_device(shared.get("device")))
+    recipe = settled(member.recipe(), as_device(shared.get("device")))
     known = {"precision": recipe.precision}
     if not {"lr_schedule", "optimizer"} & grid.keys():
         known["lr"] = recipe.lr
-    shared = {name: known.get(name, value) for name, value in shared.items()}
-    asked |= {name: _as_json(value) for name, value in shared.items()
-              if name not in _NO_MATTER}
-    if shared.get("optimizer") is torch.optim.Adam:
+    asked |= {name: _as_json(known.get(name, value)) for name, value in shared.items()
+              if name not in ("callbacks", "compile", "device")}
+    if shared.get("optimizer") is Adam:
         del asked["optimizer"]                 # what version 0.2 kept can be continued
-    return asked
-
-
-def _open_folder(folder, asked, first=True):
-    """Note in a folder what its sweep is, or see that it is this one."""
     path = folder / "sweep.json"
     if first and not path.exists():
         return write_json(path, asked)
@@ -266,14 +230,6 @@ class _EpochBar(tqdm):
                          disable=not progress or "TQDM_DISABLE" in os.environ)
         self.members = members
 
-    def watching(self, member):
-        """The settings of a run, with a callback more that moves this bar."""
-        def move(model, history):
-            self.set_postfix_str(f"{member.folder.name}: {history[-1].loss:.2f} nats",
-                                 refresh=False)
-            self.count(len(history))
-        return member.settings | {"callbacks": (*member.settings["callbacks"], move)}
-
     def count(self, current=0):
         """Count the epochs of all finished runs, needed or not, and the `current`."""
         finished = sum(member.settings["epochs"] for member in self.members
@@ -293,19 +249,17 @@ def _groups(members, at_once):
             for i in range(0, len(group), at_once)]
 
 
-def _train(model_class, data, members, at_once, bar):
-    """Train those that are not finished, and give each with its row."""
+def _train(data, members, at_once, bar):
+    """Train those that are not finished."""
     for member in members:
         if member.finished():
             member.drop_checkpoint()
     for group in _groups([each for each in members if not each.finished()], at_once):
         with memory_named("the device", f"at_once, which is {at_once}, or batch_size"):
-            rows = None
-            if len(group) > 1:
-                rows = _train_together(model_class, data, group, bar)
-        for i, member in enumerate(group):
-            yield member, (rows[i] if rows else
-                           _train_run(model_class, data, member, bar.watching(member)))
+            together = len(group) > 1 and _train_together(data, group, bar)
+        if not together:
+            for member in group:
+                _train_run(data, member, bar)
 
 # %% ../nbs/e09_grid.ipynb #1e268e24
 def sweep(data: ImageData, grid: dict[str, list], *, folder: str | Path,
@@ -345,25 +299,21 @@ def sweep(data: ImageData, grid: dict[str, list], *, folder: str | Path,
         that diverged, whose figures are NaN; and the `path` of its model.
     """
     at_once, folder = check_whole("at_once", at_once), expanded(folder, "folder")
-    grid, settings = {name: _listed(grid[name]) for name in grid}, {
-        name: plain(value) for name, value in settings.items()}
-    (rank, world), shared = rank_and_world(), _complete(model_class, grid, settings)
+    grid = {name: _listed(values) for name, values in grid.items()}
+    shared = _complete(model_class, grid, plain(settings))
     members = _members(folder, grid, shared, model_class, data)
-    common = _in_common(model_class, data, grid, shared, members[0].recipe())
-    _open_folder(folder, common, first=rank == 0)
-    own = members[rank::world]
-    with _EpochBar(members, progress and rank == 0) as bar, each_alone():
-        for member, row in _train(model_class, data, own, at_once, bar):
-            member.finish(row)
-            _write_table(folder)
+    rank, world = parallel.rank_and_world()
+    _open_folder(folder, data, grid, shared, members[0], first=rank == 0)
+    with _EpochBar(members, progress and rank == 0) as bar, parallel.each_alone():
+        _train(data, members[rank::world], at_once, bar)
         while not all(member.finished() for member in members):
             bar.count()
             time.sleep(0.1)
         bar.count()
     if world > 1:
         _write_table(folder)   # of the earlier ones, the last may have missed a row
-    return pd.DataFrame([{**each.values, **(each.row or {}),
-                          "path": str(each.folder / "model.safetensors")}
+    return pd.DataFrame([each.values | each.row
+                         | {"path": str(each.folder / "model.safetensors")}
                          for each in members])
 
 # %% ../nbs/e09_grid.ipynb #bb03a088
@@ -388,60 +338,47 @@ def _train_epoch(runs, weights, of_all, optimizer, scheduler):
         run.enter_steps(terms, own, lr)
 
 # %% ../nbs/e09_grid.ipynb #40ef9b12
-def _on(device, data):
-    """The data with their images on a device, once for all runs."""
-    train, val = (Split(part.images.to(device), part.labels)
-                  for part in (data.train, data.val))
-    return replace(data, train=train, val=val)
-
-
-def _train_together(model_class, data, members, bar):
-    """Train runs that differ in seed and β as one; None where that cannot be."""
+def _train_together(data, members, bar):
+    """Train runs that differ in seed and β as one; False where that cannot be."""
     shared, recipes = members[0].settings, [member.recipe() for member in members]
     device, epochs = as_device(shared["device"]), shared["epochs"]
-    models = [_new_model(model_class, member.settings) for member in members]
+    models = [member.model() for member in members]
     alone = shared["patience"] or shared["callbacks"] or shared["compile"]
     # others than these may look at more than one number at a time
     optimizer = getattr(shared["optimizer"], "func", shared["optimizer"])
-    alone = alone or optimizer not in (torch.optim.Adam, torch.optim.AdamW,
-                                       torch.optim.SGD, torch.optim.RMSprop)
+    alone = alone or optimizer not in (Adam, AdamW, SGD, RMSprop)
     some = intensities(data.train.images[:4])
-    if alone or not can_be_stacked(recipes[0].objective, models, some):
-        return None
-    data = _on(device, data)
+    if alone or not parallel.can_be_stacked(recipes[0].objective, models, some):
+        return False
+    train, val = (Split(part.images.to(device), part.labels)
+                  for part in (data.train, data.val))
+    data = replace(data, train=train, val=val)
     runs = [begin(model, data, epochs, recipe, device, History())
             for model, recipe in zip(models, recipes)]
-    recipe, errors = runs[0].recipe, [""] * len(runs)
+    recipe = runs[0].recipe
     for run in runs:
         run.history.settings["images"] = fingerprint(run.images)
     objective = at_precision(recipe.objective, device, recipe.precision, compile=False)
-    weights, of_all = stack(objective, models, [run.rng for run in runs])
+    weights, of_all = parallel.stack(objective, models, [run.rng for run in runs])
     optimizer = new_optimizer(recipe, list(weights.values()))
-    steps = epochs * math.ceil(len(data.train) / recipe.batch_size)
-    scheduler = recipe.lr_scheduler(optimizer, steps)
+    scheduler = recipe.lr_scheduler(optimizer, runs[0].steps)
     while sum(run.goes_on() for run in runs):      # all are asked, so that each may end
         for run in runs:
             run.begin_epoch()
         _train_epoch(runs, weights, of_all, optimizer, scheduler)
         share = (time.perf_counter() - runs[0].started) / len(runs)
-        for i, run in enumerate(runs):
+        for run in runs:
             run.started = time.perf_counter() - share
-            errors[i] = errors[i] or _finish(run, data.val.images)
+            _finish(run, data.val.images)
         bar.count(sum(len(run.history) for run in runs))
-    return [_kept(*each) for each in zip(runs, members, errors)]
+    for run, member in zip(runs, members):
+        run.restore(shared["restore_best"])
+        member.finish(run.model, run.recipe, run.history, run.error)
+    return True
 
 
 def _finish(run, val):
-    """Finish an epoch of a run; where it diverged, say why."""
-    if run.history.ended != "running":
-        return ""
-    try:
-        run.finish_epoch(*validate(run.model, val, objective=run.recipe.objective))
-    except TrainingDiverged as diverged:
-        return str(diverged)
-    return ""
-
-
-def _kept(run, member, error):
-    run.restore(member.settings["restore_best"])
-    return _keep(run.model, run.recipe, run.history, member, error)
+    """Finish an epoch of a run, unless it has diverged, now or before."""
+    if run.history.ended == "running":
+        with suppress(TrainingDiverged):
+            run.finish_epoch(*validate(run.model, val, objective=run.recipe.objective))

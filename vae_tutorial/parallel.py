@@ -52,8 +52,7 @@ def join(device: torch.device) -> bool:
     if launched and not dist.is_initialized():
         dist.init_process_group("nccl" if on_gpu else "gloo")
         atexit.register(lambda: dist.is_initialized() and dist.destroy_process_group())
-    joined = dist.is_available() and dist.is_initialized()
-    return joined and dist.get_world_size() > 1
+    return rank_and_world()[1] > 1
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -73,11 +72,10 @@ def share(n: int, rank: int, world: int) -> tuple[slice, float]:
 
 # %% ../nbs/e07_parallel.ipynb #c69a74f2
 class SameDraws(TorchFunctionMode):
-    """In the `with` block, `torch.randn` gives some rows of a whole batch's draws.
+    """In the `with` block, `torch.randn` with `own` gives some rows of a batch's draws.
 
-    It does so where it is called with the generator `own`; what it gives are `rows` of
-    what `generator` draws for the batch. Any other draw from `own` is this process's
-    alone, so it cannot bring the processes' order of images apart.
+    They are `rows` of what `generator` draws for the batch. Any other draw from `own`
+    is this process's alone, so it cannot bring the processes' order of images apart.
     """
 
     def __init__(self, generator: torch.Generator, batch: int, own: torch.Generator,
@@ -96,7 +94,7 @@ class SameDraws(TorchFunctionMode):
         return function(*args, **kwargs)
 
 # %% ../nbs/e07_parallel.ipynb #32105d5b
-def module_of(objective: Callable[..., Any]) -> nn.Module:
+def module_of(objective: Callable) -> nn.Module:
     """The module that an objective is or belongs to; one without parameters if none."""
     while isinstance(objective, functools.partial):
         objective = objective.func
@@ -107,7 +105,7 @@ def module_of(objective: Callable[..., Any]) -> nn.Module:
 class Objective(nn.Module):
     """Model and objective as one module; `learned` has the objective's parameters."""
 
-    def __init__(self, model: nn.Module, objective: Callable[..., Any],
+    def __init__(self, model: nn.Module, objective: Callable,
                  learned: nn.Module | None = None) -> None:
         super().__init__()
         self.model, self.objective, self.learned = model, objective, learned
@@ -116,12 +114,8 @@ class Objective(nn.Module):
         return self.objective(self.model, *args)
 
 
-def shared(objective: Callable[..., Any], model: nn.Module,
-           learned: nn.Module) -> Callable[..., Any]:
-    """The objective of a whole batch, of which this process computes its share.
-
-    All processes get the weights of the first.
-    """
+def shared(objective: Callable, model: nn.Module, learned: nn.Module) -> Callable:
+    """The objective of a batch that all share, each with the weights of the first."""
     module = DistributedDataParallel(Objective(model, objective, learned))
     rank, world = dist.get_rank(), dist.get_world_size()
     own = torch.Generator(next(model.parameters()).device).manual_seed(rank)
@@ -142,7 +136,11 @@ def shared(objective: Callable[..., Any], model: nn.Module,
 
 def stacked_terms(terms: Any) -> Tensor:
     """Loss, reconstruction and KL of an `Elbo` as one tensor of shape (3,)."""
-    return torch.stack((terms.loss, terms.reconstruction, terms.kl))
+    names = "loss", "reconstruction", "kl"
+    if not all(isinstance(getattr(terms, name, None), Tensor) for name in names):
+        raise TypeError(f"objective gives {type(terms).__name__}, must give an Elbo: "
+                        "tensors loss, reconstruction and kl, and beta")
+    return torch.stack([getattr(terms, name) for name in names])
 
 # %% ../nbs/e07_parallel.ipynb #6c56e52f
 class StopTraining(Exception):
@@ -164,7 +162,7 @@ def check_same_everywhere(mine: dict[str, Any]) -> None:
 
 
 @contextmanager
-def in_step(callbacks: Sequence[Callable[..., Any]]) -> Iterator[list[Callable]]:
+def in_step(callbacks: Sequence[Callable]) -> Iterator[list[Callable]]:
     """Callbacks that run in the first process and stop all after the same epoch."""
     reasons: list[BaseException] = []
 
@@ -192,11 +190,7 @@ def in_step(callbacks: Sequence[Callable[..., Any]]) -> Iterator[list[Callable]]
 
 # %% ../nbs/e07_parallel.ipynb #2eb78e5c
 class OwnDraws(TorchFunctionMode):
-    """In the `with` block and a `vmap` over `member`, each member has its own draws.
-
-    They come from its own of the `generators`, wherever `torch.randn` is called with
-    the generator `asked`.
-    """
+    """In the `with` block and a `vmap` over `member`, each member has its own draws."""
 
     def __init__(self, asked: torch.Generator, generators: list[torch.Generator],
                  member: Tensor) -> None:
@@ -212,17 +206,13 @@ class OwnDraws(TorchFunctionMode):
         return function(*args, **kwargs)
 
 
-def stack(objective: Callable[..., Any], models: list[Any],
+def stack(objective: Callable, models: list[Any],
           generators: list[torch.Generator]) -> tuple[dict[str, Tensor], Callable]:
     """Stack models, and make their objective a function of the stacked weights.
 
-    Returns
-    -------
-    weights : dict of Tensor
-        Of all models, with a first axis for them; the models' own become views.
-    of_all : callable
-        Takes the weights, a batch (M, B, *input_shape) and a beta (M,) for each of M
-        models, and gives loss, reconstruction and KL, shape (M, 3).
+    Returns the weights with a first axis for the models, whose own become views, and a
+    function of such weights, a batch (M, B, *input_shape) and a beta (M,) for each of
+    M models, which gives loss, reconstruction and KL, shape (M, 3).
     """
     modules = [Objective(model, objective) for model in models]
     weights, _ = stack_module_state(modules)
@@ -241,10 +231,9 @@ def stack(objective: Callable[..., Any], models: list[Any],
     return weights, lambda weights, x, beta: batched(weights, x, beta, members)
 
 # %% ../nbs/e07_parallel.ipynb #e5f7943c
-def can_be_stacked(objective: Callable[..., Any], models: list[Any], x: Tensor) -> bool:
+def can_be_stacked(objective: Callable, models: list[Any], x: Tensor) -> bool:
     """Whether models give together what each gives by itself, on intensities `x`."""
-    learned = any(True for _ in module_of(objective).parameters())
-    if learned or any(True for _ in models[0].buffers()):
+    if list(module_of(objective).parameters()) or list(models[0].buffers()):
         return False
     twins = [copy.deepcopy(model).cpu().double() for model in models]
     x = x.cpu().double()

@@ -28,28 +28,17 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from . import files, parallel
 from .checks import (as_number, check_choice, check_images, check_kind,
-                                 check_number, check_seed, check_whole, plain)
+                                 check_number, check_same_shape, check_seed,
+                                 check_whole, plain)
 from .data import ImageData
 from .devices import at_precision, has_native_bf16, place
-from .files import (as_damage, check_form, check_same, check_shapes,
-                                clear_parts, expanded, fingerprint, read_tensors,
-                                write_tensors)
-from .parallel import (StopTraining, check_same_everywhere, in_step, join,
-                                   module_of, rank_and_world, shared)
 from .vae import Elbo, LatentModel, as_input, elbo, evaluating
 
 # %% ../nbs/e06_runs.ipynb #5b54d3ba
 class Trace:
-    """Loss, reconstruction and KL of every step of an epoch, left on the device.
-
-    Parameters
-    ----------
-    n_images, batch_size : int
-        Images of the epoch, and in a batch.
-    device : torch.device
-        Where the terms come from.
-    """
+    """Loss, reconstruction and KL of every step of an epoch, left on the device."""
 
     def __init__(self, n_images: int, batch_size: int, device: torch.device) -> None:
         sizes = [len(part) for part in torch.arange(n_images).split(batch_size)]
@@ -59,8 +48,7 @@ class Trace:
 
     def add(self, terms: Any) -> None:
         """Enter the terms of a step."""
-        row = torch.stack((terms.loss, terms.reconstruction, terms.kl)).detach()
-        self.rows[self.steps] = row
+        self.rows[self.steps] = parallel.stacked_terms(terms).detach()
         self.steps += 1
 
     def means(self) -> list[float]:
@@ -74,22 +62,20 @@ class Trace:
         if not len(bad):
             return ""
         step = int(bad[0])
-        return (f"the loss was {rows[step, 0].item()} in step {step + 1} of "
-                f"{len(self.rows)}: {_likely_cause(rows, step)}")
-
-
-def _likely_cause(rows, step):
-    _, reconstruction, kl = rows[step].tolist()
-    if step == 0:
-        return ("before this epoch's first update, so the weights or the images are "
-                "not finite")
-    if math.isfinite(reconstruction):
-        return (f"the KL is {kl}, a log-variance ran away; lower lr, or warm up beta "
-                "more slowly")
-    if math.isfinite(kl):
-        return (f"the reconstruction is {reconstruction}, the decoder's logits ran "
-                "away; lower lr")
-    return f"the update after a loss of {rows[step - 1, 0]:.4g} was too large; lower lr"
+        loss, reconstruction, kl = rows[step].tolist()
+        if step == 0:
+            cause = ("before this epoch's first update, so the weights or the images "
+                     "are not finite")
+        elif math.isfinite(reconstruction):
+            cause = (f"the KL is {kl}, a log-variance ran away; lower lr, or warm up "
+                     "beta more slowly")
+        elif math.isfinite(kl):
+            cause = (f"the reconstruction is {reconstruction}, the decoder's logits "
+                     "ran away; lower lr")
+        else:
+            before = rows[step - 1, 0]
+            cause = f"the update after a loss of {before:.4g} was too large; lower lr"
+        return f"the loss was {loss} in step {step + 1} of {len(self.rows)}: {cause}"
 
 # %% ../nbs/e06_runs.ipynb #57e10105
 class TrainingDiverged(ArithmeticError):
@@ -99,11 +85,8 @@ class TrainingDiverged(ArithmeticError):
     """
 
     def __init__(self, message: str, history: Any = None) -> None:
-        super().__init__(message, history)
-        self.message, self.history = message, history
-
-    def __str__(self) -> str:
-        return self.message
+        super().__init__(message)
+        self.history = history
 
 # %% ../nbs/e06_runs.ipynb #57f4f64f
 @dataclass(frozen=True)
@@ -235,14 +218,6 @@ def beta_at(schedule: Callable[[float], float], time: float) -> float:
 def _is_at(value, end):
     return math.isclose(value, end, rel_tol=1e-6, abs_tol=1e-9)
 
-
-def _check_terms(terms):
-    """Raise unless an objective gave what `elbo` gives."""
-    names = "loss", "reconstruction", "kl"
-    if not all(isinstance(getattr(terms, name, None), Tensor) for name in names):
-        raise TypeError(f"objective gives {type(terms).__name__}, must give an Elbo: "
-                        "tensors loss, reconstruction and kl, and beta")
-
 # %% ../nbs/e06_runs.ipynb #09bc6813
 def new_optimizer(recipe: Any, parameters: list[Tensor]) -> torch.optim.Optimizer:
     """The recipe's optimizer for these parameters."""
@@ -255,34 +230,22 @@ def new_optimizer(recipe: Any, parameters: list[Tensor]) -> torch.optim.Optimize
 class State:
     """All that a training must remember to be continued to the same bits.
 
-    Parameters
-    ----------
-    model : nn.Module
-        On the device of `images`.
-    images : Tensor of uint8
-        To train on.
-    recipe : Recipe
-        Settled: see chapter 02.
-    epochs : int
-        Epochs in all, which the shape of a learning-rate schedule may depend on.
-    history : History
-        Empty, with the settings that it is to be compared by.
-    patience : int, optional
-        Settled epochs without a new best one after which it ends.
+    The model is on the device of `images`, the recipe settled (see chapter 02), and
+    the history empty, with the settings that it is to be compared by.
     """
 
     def __init__(self, model: Any, images: Tensor, recipe: Any, epochs: int,
                  history: Any, patience: int | None = None) -> None:
         self.model, self.images, self.recipe = model, images, recipe
         self.epochs, self.history, self.patience = epochs, history, patience
-        learned = module_of(recipe.objective)
+        learned = parallel.module_of(recipe.objective)
         self.objective = nn.Module() if learned is model else learned.to(images.device)
         self.parameters = [*model.parameters(), *self.objective.parameters()]
         self.optimizer = new_optimizer(recipe, self.parameters)
-        steps = epochs * math.ceil(len(images) / recipe.batch_size)
-        self.scheduler = recipe.lr_scheduler(self.optimizer, steps)
+        self.steps = epochs * math.ceil(len(images) / recipe.batch_size)
+        self.scheduler = recipe.lr_scheduler(self.optimizer, self.steps)
         self.rng = torch.Generator(images.device).manual_seed(recipe.seed)
-        self.end = end_of(recipe.beta, epochs)
+        self.end, self.error = end_of(recipe.beta, epochs), ""
         self.last = self.best = self.weights()
 
     def weights(self) -> dict[str, Tensor]:
@@ -318,8 +281,7 @@ class Run(State):
 
     def begin_epoch(self) -> None:
         """Make ready for the next epoch."""
-        size = self.recipe.batch_size
-        self.trace = Trace(len(self.images), size, self.images.device)
+        self.trace = Trace(len(self.images), self.recipe.batch_size, self.images.device)
         self.started = time.perf_counter()
         self.beta, self.settled = beta_at(self.recipe.beta, self.time), True
         self.model.train()
@@ -331,11 +293,10 @@ class Run(State):
 
     def step(self, terms: Any) -> None:
         """One step of the optimiser and of both schedules."""
-        _check_terms(terms)
+        self.trace.add(terms)
         self.optimizer.zero_grad()
         terms.loss.backward()
         self.optimizer.step()
-        self.trace.add(terms)
         self.settled &= _is_at(self.beta, self.end)
         self.at = dict(beta=self.beta, lr=float(self.scheduler.get_last_lr()[0]))
         self.scheduler.step()
@@ -354,8 +315,9 @@ class Run(State):
         if not trouble and not math.isfinite(loss):
             trouble = f"the last update left a validation loss of {loss}; lower lr"
         if trouble:
-            self.history.ended, number = "diverged", len(self.history) + 1
-            raise TrainingDiverged(f"epoch {number} diverged: {trouble}", self.history)
+            self.history.ended = "diverged"
+            self.error = f"epoch {len(self.history) + 1} diverged: {trouble}"
+            raise TrainingDiverged(self.error, self.history)
         seconds = time.perf_counter() - self.started  # guard: forward-clock
         epoch = self.history.add(reconstruction, kl, self.trace.means(), **self.at,
                                  settled=self.settled, seconds=seconds)
@@ -371,7 +333,7 @@ def finishing(run: Run, restore_best: bool) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         run.history.ended = "interrupted"
-    except StopTraining as stop:
+    except parallel.StopTraining as stop:
         reason = f": {stop}" if str(stop) else ""
         run.history.ended = f"stopped by a callback{reason}"
     finally:
@@ -449,18 +411,18 @@ def _plot_curves(frame):
 # %% ../nbs/e06_runs.ipynb #ee7d18f0
 def save_run(run: State, path: Path) -> None:
     """Write all of a run to a file, in one piece."""
-    state = run.optimizer.state_dict()
-    slots = {f"{i}/{name}": value for i, slot in state["state"].items()
-             for name, value in slot.items()}
-    tensors = {f"last/{name}": t for name, t in run.last.items()}
-    tensors |= {f"best/{name}": t for name, t in run.best.items()}
-    tensors |= {f"optimizer/{name}": t for name, t in slots.items()
-                if isinstance(t, Tensor)}
+    tensors, slots, state = {"rng": run.rng.get_state()}, {}, run.optimizer.state_dict()
+    for part, weights in (("last", run.last), ("best", run.best)):
+        tensors |= {f"{part}/{name}": t for name, t in weights.items()}
+    for i, slot in state["state"].items():
+        for name, value in slot.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer/{i}/{name}"] = value
+            else:
+                slots[f"{i}/{name}"] = value
     notes = dict(history=run.history.to_dict(), scheduler=run.scheduler.state_dict(),
-                 param_groups=_plain_groups(state),
-                 slots={name: value for name, value in slots.items()
-                        if not isinstance(value, Tensor)})
-    write_tensors(path, tensors | {"rng": run.rng.get_state()}, notes)
+                 param_groups=plain(state["param_groups"]), slots=slots)
+    files.write_tensors(path, tensors, notes)
 
 
 def try_to_save(run: State, path: Path) -> None:
@@ -476,25 +438,23 @@ def try_to_save(run: State, path: Path) -> None:
 # %% ../nbs/e06_runs.ipynb #627065c5
 def load_run(run: State, path: Path) -> None:
     """Continue what is in a file; the model changes last, once all of it fits."""
-    tensors, notes = read_tensors(path)
-    with as_damage(path):
+    tensors, notes = files.read_tensors(path)
+    with files.as_damage(path):
         history = type(run.history).from_dict(notes["history"])
-    check_same(path, run.history.settings, history.settings)
-    with as_damage(path):
+    files.check_same(path, run.history.settings, history.settings)
+    with files.as_damage(path):
         last, best = _part(tensors, "last/"), _part(tensors, "best/")
         for weights in (last, best):
-            check_shapes(weights, run.last)  # guard: weights-fit
-        schedule = run.scheduler.state_dict()
-        known = {name: value for name, value in notes["scheduler"].items()
-                 if name in schedule}
-        own = {name: schedule[name] for name in known}
-        check_form(known, own)  # guard: schedule-fits
-        groups = _plain_groups(run.optimizer.state_dict())
-        check_form(notes["param_groups"], groups)  # guard: groups-fit
+            files.check_shapes(weights, run.last)  # guard: weights-fit
+        own = {name: value for name, value in run.scheduler.state_dict().items()
+               if name in notes["scheduler"]}
+        known = {name: notes["scheduler"][name] for name in own}
+        files.check_form(known, own)  # guard: schedule-fits
+        groups = plain(run.optimizer.state_dict()["param_groups"])
+        files.check_form(notes["param_groups"], groups)  # guard: groups-fit
         slots = _part(tensors, "optimizer/") | notes.get("slots", {})
-        groups = notes["param_groups"]
         run.optimizer.load_state_dict(dict(state=_slots(run.parameters, slots),
-                                           param_groups=groups))
+                                           param_groups=notes["param_groups"]))
         run.scheduler.load_state_dict(known)  # guard: schedule-restored
         run.rng.set_state(tensors["rng"])  # guard: rng-restored
         run.last, run.best, run.history = last, best, history
@@ -506,12 +466,6 @@ def _part(tensors, prefix):
             if name.startswith(prefix)}
 
 
-def _plain_groups(state):
-    """An optimizer's groups with numbers for tensors, as JSON can say them."""
-    return [{name: plain(value) for name, value in group.items()}
-            for group in state["param_groups"]]
-
-
 def _slots(parameters, values):
     """What the optimiser remembers of each weight, laid out as the weight is."""
     moments = ("exp_avg", "exp_avg_sq", "momentum_buffer")     # have the weight's shape
@@ -520,10 +474,9 @@ def _slots(parameters, values):
         index, key = name.split("/")
         weight = parameters[int(index)]
         if isinstance(value, Tensor) and value.ndim:
-            if key in moments and value.shape != weight.shape:  # guard: moments-fit
-                raise ValueError(f"{name} of the optimizer has shape "
-                                 f"{tuple(value.shape)}, must have that of its weight, "
-                                 f"{tuple(weight.shape)}")
+            if key in moments:  # guard: moments-fit
+                what = f"{name} of the optimizer"
+                check_same_shape("its weight", weight, what, value)
             if value.shape == weight.shape:
                 value = torch.empty_like(weight).copy_(value)
         slots.setdefault(int(index), {})[key] = value
@@ -533,14 +486,13 @@ def _slots(parameters, values):
 def open_checkpoint(run: State, folder: Path, resume: bool) -> Path:
     """Path of the run's file in its folder; `run` continues what is in it."""
     path = folder / "run.safetensors"
+    wanted = f"checkpoint is {folder}, must be a folder"
     if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"checkpoint is {folder}, must be a folder: that is a "
-                                 "file")
+        raise NotADirectoryError(f"{wanted}: that is a file")
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):  # guard: writable
-        raise PermissionError(f"checkpoint is {folder}, must be a folder that can be "
-                              "written to")
-    clear_parts(path)  # guard: clear-parts
+        raise PermissionError(f"{wanted} that can be written to")
+    files.clear_parts(path)  # guard: clear-parts
     if path.exists() and not resume:
         raise FileExistsError(f"{path} holds a run already: pass resume=True to "
                               "continue it, or give another folder")
@@ -600,17 +552,16 @@ def try_out(model: LatentModel, images: Tensor, objective: Callable[..., Elbo]) 
     like, rng = next(model.parameters()), torch.Generator().manual_seed(0)
     # far out: there logits leave [0, 1] by far, and what a sigmoid gives does not
     z = 1000 * torch.randn(64, model.latent_dim, generator=rng)
+    of_elbo = getattr(objective, "func", objective) is elbo
+    needed = ("logits", "mu", "logvar") if of_elbo else ()
     with evaluating(model), torch.random.fork_rng(devices=[]):
-        logits = model.decode(z.to(like))
+        logits, own = model.decode(z.to(like)), torch.Generator(like.device)
+        out = model(as_input(images, model), own) if needed else None
     if 0 <= logits.min() < logits.max() <= 1:
         warnings.warn("model.decode gives numbers from 0 to 1 alone, must give logits, "
                       "any real numbers: if it ends in a sigmoid, leave that out",
                       stacklevel=4)
-    if getattr(objective, "func", objective) is not elbo:
-        return
-    with evaluating(model), torch.random.fork_rng(devices=[]):
-        out = model(as_input(images, model), torch.Generator(like.device))
-    missing = [name for name in ("logits", "mu", "logvar") if not hasattr(out, name)]
+    missing = [name for name in needed if not hasattr(out, name)]
     if missing:
         raise TypeError(f"model gives {type(out).__name__} without "
                         f"{', '.join(missing)}, which elbo needs: "
@@ -620,7 +571,7 @@ def try_out(model: LatentModel, images: Tensor, objective: Callable[..., Elbo]) 
 def begin(model: LatentModel, data: ImageData, epochs: int, recipe: Any,
           device: torch.device, history: Any, patience: int | None = None) -> Run:
     """The run of a recipe before its first step, with the model on the device."""
-    join(device)                # under torchrun, this is where a process gets its GPU
+    parallel.join(device)       # under torchrun, this is where a process gets its GPU
     epochs, recipe = check_whole("epochs", epochs), settled(recipe, device)
     check_data(model, data, recipe.batch_size)
     try_out(model, data.train.images[:2], recipe.objective)
@@ -635,12 +586,9 @@ def begin(model: LatentModel, data: ImageData, epochs: int, recipe: Any,
 @contextmanager
 def under_way(run: Run, callbacks: Sequence[Callable], checkpoint: str | Path | None,
               resume: bool, compile: bool, progress: bool) -> Iterator[tuple]:
-    """What a training has around it: checkpoint, other processes, and a progress bar.
-
-    Gives the objective as it is trained, the callbacks, and the bar.
-    """
+    """What a training has around it; gives objective, callbacks and progress bar."""
     device, recipe = run.images.device, run.recipe
-    several, first = join(device), rank_and_world()[0] == 0
+    several, first = parallel.join(device), parallel.rank_and_world()[0] == 0
     if several and compile:
         raise ValueError("compile is True, must be False with several processes")
     if callable(callbacks):
@@ -649,40 +597,34 @@ def under_way(run: Run, callbacks: Sequence[Callable], checkpoint: str | Path | 
     for callback in callbacks:
         check_kind("callbacks", callback, Callable, "functions of model and history")
     if checkpoint is not None:
-        run.history.settings["images"] = fingerprint(run.images)
-        path = open_checkpoint(run, expanded(checkpoint, "checkpoint"), resume)
+        run.history.settings["images"] = files.fingerprint(run.images)
+        path = open_checkpoint(run, files.expanded(checkpoint, "checkpoint"), resume)
         callbacks = (lambda *_: try_to_save(run, path), *callbacks)
     elif resume:
         raise ValueError("resume is True, but there is no checkpoint to resume: give "
                          "its folder as checkpoint")
     objective = at_precision(recipe.objective, device, recipe.precision, compile)
     if several:
-        check_same_everywhere(run.history.settings | {
-            "images": fingerprint(run.images), "epochs": run.epochs,
+        parallel.check_same_everywhere(run.history.settings | {
+            "images": files.fingerprint(run.images), "epochs": run.epochs,
             "patience": run.patience, "epochs in the checkpoint": len(run.history)})
-        objective = shared(objective, run.model, run.objective)
+        objective = parallel.shared(objective, run.model, run.objective)
         if not len(run.history):
             run.last = run.best = run.weights()
-    with _bar(run, hidden=not (progress and first)) as bar:
-        show = lambda model, history: bar.set_postfix(_summary(history[-1]))
-        with in_step(callbacks) if several else nullcontext(callbacks) as callbacks:
+    # tqdm's notebook bar does not ask TQDM_DISABLE by itself
+    hidden = not (progress and first) or "TQDM_DISABLE" in os.environ
+    with tqdm(total=run.epochs * len(run.images), unit=" images", unit_scale=True,
+              initial=len(run.history) * len(run.images), disable=hidden) as bar:
+        def show(model, history):
+            e = history[-1]
+            bar.set_postfix_str(
+                f"epoch={e.epoch}, loss={e.loss:.2f}, reconstruction="
+                f"{e.reconstruction:.2f}, KL={e.kl:.2f}, beta={e.beta:.2f}")
+
+        agreed = parallel.in_step(callbacks) if several else nullcontext(callbacks)
+        with agreed as callbacks:
             yield objective, (show, *callbacks), bar
         if run.history.ended == "interrupted" and first:
             bar.write(f"interrupted after {len(run.history)} finished epochs")
     if checkpoint is not None and first and run.history.ended.startswith("stopped"):
         try_to_save(run, path)
-
-# %% ../nbs/e06_runs.ipynb #2cc0b5a6
-def _bar(run, hidden):
-    """A progress bar over all images of all epochs, with those of a resumed run."""
-    # tqdm's notebook bar does not ask TQDM_DISABLE by itself
-    hidden, n_images = hidden or "TQDM_DISABLE" in os.environ, len(run.images)
-    return tqdm(total=run.epochs * n_images, initial=len(run.history) * n_images,
-                unit=" images", unit_scale=True, disable=hidden)
-
-
-def _summary(epoch):
-    """An epoch in a few words, for the progress bar."""
-    return {"epoch": epoch.epoch, "loss": f"{epoch.loss:.2f}",
-            "reconstruction": f"{epoch.reconstruction:.2f}", "KL": f"{epoch.kl:.2f}",
-            "beta": f"{epoch.beta:.2f}"}

@@ -160,9 +160,8 @@ def _open(url: str) -> HTTPResponse:
 def _download(url: str, md5: str) -> bytes:
     """The bytes at an address, if they have this checksum, with a progress bar."""
     content, start = bytearray(), time.monotonic()
-    with _open(url) as response, tqdm(desc=url.rpartition("/")[2], unit_scale=True,
-                                      total=response.length, unit="B",
-                                      leave=False) as bar:
+    with _open(url) as response, tqdm(desc=url.split("/")[-1], leave=False, unit="B",
+                                      total=response.length, unit_scale=True) as bar:
         while block := response.read1(2**16):
             content += block
             bar.update(len(block))
@@ -188,12 +187,11 @@ def _from_mirrors(mirrors: list[str], name: str, md5: str) -> bytes:
     for mirror in mirrors:
         try:
             content = _download(mirror + name, md5)
-        except (OSError, ValueError, HTTPException) as error:  # guard: mirror
-            failures.append(f"{mirror}{name}: {error or type(error).__name__}")
-            cause = error
-        else:
             mirrors.sort(key=lambda other: other != mirror)
             return content
+        except (OSError, ValueError, HTTPException) as error:  # guard: mirror
+            failures.append(f"{mirror}{name}: {str(error) or type(error).__name__}")
+            cause = error
     raise DataUnavailable("; ".join(failures)) from cause
 
 # %% ../nbs/e03_sources.ipynb #a2ec6110
@@ -211,8 +209,7 @@ def _fitting(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
 
 def _load_full(info, folder, insist):
     """Images, labels, and how many of the last are the official test set."""
-    arrays: list[np.ndarray] = []
-    mirrors, unsaved = list(info.mirrors), None
+    arrays, mirrors, unsaved = [], list(info.mirrors), None
     for name, md5 in info.md5.items():
         content = _from_cache(folder / name, md5)
         if content is None:
@@ -249,23 +246,12 @@ def read_official(name: str = "mnist", source: str = "auto",
                   ) -> tuple[np.ndarray, np.ndarray, int, str]:
     """All images and labels of a data set, in their official order.
 
-    Parameters
-    ----------
-    name : {"mnist", "fashion"}
-    source : {"auto", "full", "sample"}
-        "full" asks the cache, then the mirrors, and raises DataUnavailable if neither
-        has the data; "sample" takes the 5,000 images inside the package; "auto" tries
-        "full", asking the mirrors once in a process, and falls back to "sample" with a
-        warning. $VAE_TUTORIAL_SOURCE overrides "auto".
-    root : path, optional
-        Cache folder, laid out as torchvision's; by default $VAE_TUTORIAL_DATA, else
-        ~/.cache/vae-tutorial.
+    The arguments are those of `load_data`. "auto" asks the mirrors once in a process.
 
     Returns
     -------
     images, labels : arrays, uint8 of shape (N, 1, 28, 28) and int64 of shape (N,)
-    n_test, source : int and str
-        How many of the last are for testing, and whether this is "full" or "sample".
+    n_test, source : how many of the last are for testing; "full" or "sample"
     """
     info = SOURCES[check_choice("name", name, SOURCES)]
     allowed = "auto", "full", "sample"
