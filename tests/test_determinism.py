@@ -23,6 +23,8 @@ from vae_tutorial.saving import save_model
 from vae_tutorial.training import fit
 from vae_tutorial.vae import VAE
 
+pytestmark = pytest.mark.deep
+
 MAKES = {"mlp": VAE, "conv": partial(ConvVAE, latent_dim=4, channels=(8, 16, 32))}
 THREADS = measure_ranges.load()["threads"]
 

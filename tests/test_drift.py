@@ -12,6 +12,8 @@ import vae_tutorial.training as training
 import vae_tutorial.vae as vae
 from vae_tutorial.data import intensities
 
+pytestmark = pytest.mark.deep
+
 RANGES = measure_ranges.load()
 PAGES = {path.stem: path for path in measure_ranges.chapters()}
 RECORDS = json.loads((ROOT / "book" / "results" / "records.json").read_text(encoding="utf-8"))

@@ -12,6 +12,8 @@ from vae_tutorial.generation import decode_images, lerp, slerp
 from vae_tutorial.saving import load_pretrained
 from vae_tutorial.vae import kl_divergence
 
+pytestmark = pytest.mark.deep
+
 # Pages with their explorers, from the top.
 PLACES = {
     "01_vae": ["reparameterization"],

@@ -23,6 +23,8 @@ from PIL import Image
 
 from vae_tutorial.saving import load_pretrained
 
+pytestmark = pytest.mark.deep
+
 WINDOW = (1000, 1100)
 MODEL = "mnist-mlp-2d"
 CELLS = [
