@@ -26,6 +26,9 @@ def cloud(*shape, seed=0, dtype=torch.float32):
     return torch.randn(shape, generator=generator(seed), dtype=dtype)
 
 
+double_cloud = partial(cloud, dtype=torch.float64)
+
+
 def grey(n=6, shape=SHAPE, seed=0):
     """Return `n` images of random grey values, uint8."""
     return torch.randint(256, (n, *shape), dtype=torch.uint8, generator=generator(seed))

@@ -4,17 +4,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from factories import double_cloud, generator, tiny
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from vae_tutorial.data import Split, show_images
-from vae_tutorial.evaluation import posterior, reconstruction_at_mean
+from vae_tutorial.autoencoder import Autoencoder
+from vae_tutorial.data import show_images
 from vae_tutorial.generation import decode_images, grid_points, interpolate, lerp, manifold_grid, slerp, traverse
-from vae_tutorial.latent_space import encodings
-from vae_tutorial.vae import VAE, LatentModel, evaluating, kl_divergence
-
-SHAPE = (1, 4, 5)
+from vae_tutorial.vae import VAE, kl_divergence
 
 
 # --- lines and arcs ------------------------------------------------------------------------------
@@ -33,14 +31,17 @@ def angle(a, b):
 
 @settings(max_examples=50)
 @given(vectors, st.floats(0, 1))
-def test_arcs_are_finite_and_their_length_changes_evenly(ab, t):
+@example(([0.0] * 4, [0.0] * 4), 0.5)
+@example(([0.0] * 4, [3.0, 0, 4, 0]), 0.5)
+@example(([1.0], [-3.0]), 1.0)
+def test_paths_have_their_ends_and_the_length_of_arcs_changes_evenly(ab, t):
     a, b = torch.tensor(ab, dtype=torch.float64)
-    path = slerp(a, b, t)
+    path, tolerance = slerp(a, b, t), 1e-9 * float(max(a.norm(), b.norm())) + 1e-300
     assert path.isfinite().all()
-    long = max(a.norm(), b.norm())
-    opposite_on_a_line = len(a) == 1 and a * b < 0       # there is no way round in one dimension
-    if not opposite_on_a_line:
-        torch.testing.assert_close(path.norm(), torch.lerp(a.norm(), b.norm(), t), atol=1e-9 * float(long) + 1e-300, rtol=1e-9)
+    for way in (lerp, slerp):
+        torch.testing.assert_close(way(a, b, torch.tensor([0.0, 1.0])), torch.stack([a, b]), atol=tolerance, rtol=0)
+    if len(a) > 1 or a * b >= 0:                             # there is no way round in one dimension
+        torch.testing.assert_close(path.norm(), torch.lerp(a.norm(), b.norm(), t), atol=tolerance, rtol=1e-9)
 
 
 @settings(max_examples=50)
@@ -52,7 +53,7 @@ def test_arcs_turn_at_an_even_pace(ab, t):
 
 
 def test_an_arc_is_shoemakes_for_vectors_of_one_length():
-    a, b = nn.functional.normalize(torch.randn(2, 50, 7, dtype=torch.float64, generator=generator()), dim=-1)
+    a, b = nn.functional.normalize(double_cloud(2, 50, 7), dim=-1)
     omega = (a * b).sum(1, keepdim=True).acos()
     for t in (0.0, 0.3, 0.5, 1.0):
         formula = (((1 - t) * omega).sin() * a + (t * omega).sin() * b) / omega.sin()
@@ -63,8 +64,8 @@ def test_an_arc_is_shoemakes_for_vectors_of_one_length():
 @pytest.mark.parametrize("nearly", [0.0, 1e-8, 1e-7, 1e-6, 1e-4, 1e-2])
 @pytest.mark.parametrize("factor", [1.0, 2.0, -1.0, -2.0])
 def test_nearly_parallel_and_nearly_opposite(dtype, nearly, factor):
-    a = torch.randn(20, 5, dtype=torch.float64, generator=generator())
-    b = (factor * a + nearly * torch.randn(20, 5, dtype=torch.float64, generator=generator(1))).to(dtype)
+    a = double_cloud(20, 5)
+    b = (factor * a + nearly * double_cloud(20, 5, seed=1)).to(dtype)
     a, t = a.to(dtype), torch.linspace(0, 1, 9)
     path = slerp(a[:, None], b[:, None], t)
     assert path.dtype == dtype and path.shape == (20, 9, 5)
@@ -77,8 +78,8 @@ def test_nearly_parallel_and_nearly_opposite(dtype, nearly, factor):
 
 @pytest.mark.parametrize("path", [lerp, slerp])
 def test_a_path_runs_backward_as_it_runs_forward_and_turns_with_space(path):
-    a, b = torch.randn(2, 10, 6, dtype=torch.float64, generator=generator())
-    rotation = torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64, generator=generator(1)))[0]
+    a, b = double_cloud(2, 10, 6)
+    rotation = torch.linalg.qr(double_cloud(6, 6, seed=1))[0]
     torch.testing.assert_close(path(a, b, 0.3), path(b, a, 0.7))
     torch.testing.assert_close(path(a @ rotation, b @ rotation, 0.3), path(a, b, 0.3) @ rotation)
     torch.testing.assert_close(path(5 * a, 5 * b, 0.3), 5 * path(a, b, 0.3))
@@ -89,8 +90,8 @@ def test_a_path_runs_backward_as_it_runs_forward_and_turns_with_space(path):
        kinds=st.tuples(*[st.sampled_from([torch.float64, torch.float32, torch.bfloat16])] * 2))
 def test_ways_of_any_shape_and_number_format_are_those_of_their_points(data, leading, way, kinds):
     shapes = [[data.draw(st.sampled_from([1, size])) for size in leading] for _ in range(3)]
-    a, b = (cloud(*shape, 4, seed=i).to(kind) for i, (shape, kind) in enumerate(zip(shapes, kinds)))
-    t = cloud(*shapes[2], seed=2).sigmoid()
+    a, b = (double_cloud(*shape, 4, seed=i).to(kind) for i, (shape, kind) in enumerate(zip(shapes, kinds)))
+    t = double_cloud(*shapes[2], seed=2).sigmoid()
     found = way(a, b, t)
     assert found.dtype == torch.result_type(a, b) and found.shape == (*torch.broadcast_shapes(*shapes), 4)
     a, b, t = (each.expand(found.shape[:-1] + each.shape[len(leading):]) for each in (a, b, t))
@@ -102,23 +103,47 @@ def test_ways_of_any_shape_and_number_format_are_those_of_their_points(data, lea
 @settings(max_examples=30)
 @given(st.integers(-30, 30), st.sampled_from([torch.float32, torch.float64]), st.floats(0, 1))
 def test_arcs_between_the_smallest_and_the_largest_codes_are_arcs(power, dtype, t):
-    a, b = cloud(2, 6, 3)
+    a, b = double_cloud(2, 6, 3)
     scaled = slerp((a * 10.0**power).to(dtype), (b * 10.0**power).to(dtype), t).double() / 10.0**power
     torch.testing.assert_close(scaled, slerp(a, b, t), atol=1e-5, rtol=0)
 
 
 def test_arcs_have_gradients():
-    a, b = torch.randn(2, 3, 4, dtype=torch.float64, generator=generator()).requires_grad_().unbind()
+    a, b = double_cloud(2, 3, 4).requires_grad_().unbind()
     assert torch.autograd.gradcheck(lambda a, b: slerp(a, b, 0.3), (a, b))
 
 
-# --- decoding ------------------------------------------------------------------------------------
+# --- between images, and one dimension at a time ---------------------------------------------------
+
+@pytest.mark.parametrize("kind", [VAE, Autoencoder])
+@pytest.mark.parametrize("method", [lerp, slerp])
+def test_interpolation_leads_from_one_reconstruction_to_the_other(kind, method):
+    model, a, b = tiny(kind), torch.rand(4, 1, 2, 3, generator=generator()), torch.rand(4, 1, 2, 3, generator=generator(1))
+    path = interpolate(model, a, b, steps=6, method=method.__name__)
+    assert path.shape == (4, 6, 1, 2, 3)
+    torch.testing.assert_close(path[:, 0], model.reconstruct(a))
+    torch.testing.assert_close(path[:, -1], model.reconstruct(b))
+    torch.testing.assert_close(path[2], interpolate(model, a[2], b[2], steps=6, method=method.__name__))
+    with torch.no_grad():
+        torch.testing.assert_close(path[:, 2], decode_images(model, method(model.code(a), model.code(b), 0.4)))
 
 
-# --- between images ------------------------------------------------------------------------------
+def test_a_traversal_moves_one_dimension_and_no_other():
+    model, z, values = tiny(latent_dim=3), torch.zeros(3), (-1.5, 0.0, 4.0)
+    made = traverse(model, z, dims=[2, 0], values=values)
+    assert made.shape == (2, 3, 1, 2, 3) and z.eq(0).all()
+    for row, dim in enumerate([2, 0]):
+        for column, value in enumerate(values):
+            torch.testing.assert_close(made[row, column], decode_images(model, nn.functional.one_hot(torch.tensor(dim), 3) * value))
 
 
-# --- one dimension at a time ---------------------------------------------------------------------
+def test_rows_are_ordered_by_what_the_image_pays_and_keep_their_order_where_there_is_no_kl():
+    model, x = tiny(latent_dim=6), torch.rand(1, 2, 3, generator=generator())
+    order = kl_divergence(*model.encode(x[None]))[0].argsort(descending=True)
+    for dims in (order, order.tolist()):
+        assert traverse(model, x).equal(traverse(model, x, dims=dims))
+    for model, start in [(model, torch.ones(6)), (tiny(Autoencoder), x)]:
+        assert traverse(model, start).equal(traverse(model, start, dims=range(model.latent_dim)))
 
 
 # --- maps ----------------------------------------------------------------------------------------
@@ -138,3 +163,9 @@ def test_an_even_range_has_its_ends_in_the_corners_and_its_top_above():
     assert grid[0, 0].tolist() == [-3, 3] and grid[0, -1].tolist() == [3, 3]
     assert grid[-1, 0].tolist() == [-3, -3] and grid[-1, -1].tolist() == [3, -3]
     torch.testing.assert_close(grid[:, :, 0].diff(dim=1), torch.full((4, 3), 2.0))
+
+
+def test_a_map_is_the_grid_decoded():
+    for model in (tiny(), tiny(Autoencoder)):
+        torch.testing.assert_close(manifold_grid(model, 5, (-1, 2)), decode_images(model, grid_points(5, (-1, 2))))
+    assert show_images(manifold_grid(tiny(), 5), columns=5, gap=0).images[0].get_array().shape == (10, 15)

@@ -1,31 +1,34 @@
-"""Encodings, projections, neighbours and their pictures: known answers and invariances."""
+"""Projections, neighbours and their pictures: known answers and invariances."""
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from factories import cloud, double_cloud, generator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
-from torch import nn
 
-from vae_tutorial.latent_space import (CLASS_COLORS, encodings, knn_accuracy, knn_classify, nearest_neighbours, pca,
-                                       scatter, shared_neighbours, tsne)
-from vae_tutorial.vae import VAE, LatentModel
+from vae_tutorial.latent_space import CLASS_COLORS, knn_accuracy, knn_classify, nearest_neighbours, pca, scatter, shared_neighbours, tsne
 
 
-# --- encodings -----------------------------------------------------------------------------------
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
 
 
 # --- principal components ------------------------------------------------------------------------
 
 @given(n=st.integers(2, 30), dims=st.integers(1, 8), seed=st.integers(0, 100))
 def test_all_components_are_a_rotation(n, dims, seed):
-    points = cloud(n, dims, seed).double().numpy()
+    points = double_cloud(n, dims, seed=seed).numpy()
     whole = pca(points, n=min(n, dims))
     assert np.allclose(whole.points @ whole.components + whole.mean, points)
     assert np.allclose(whole.components @ whole.components.T, np.eye(len(whole.components)))
     assert np.isclose(whole.explained.sum(), 1) and (np.diff(whole.explained) <= 1e-12).all()
     assert np.allclose(whole.points.var(0) / points.var(0).sum(), whole.explained)
+    for other in (points + 1e6, 1e-200 * points, 1e-30 * points, 1e99 * points):
+        assert np.allclose(pca(other, len(whole.explained)).explained, whole.explained)
 
 
 def test_components_agree_with_the_covariance():
@@ -35,7 +38,7 @@ def test_components_agree_with_the_covariance():
 
 
 def test_signs_are_fixed_and_other_points_can_be_projected():
-    points = cloud()
+    points = cloud(40, 5)
     first, mirrored = pca(points), pca(-points)
     assert np.allclose(first.components, mirrored.components) and np.allclose(first.points, -mirrored.points)
     assert (first.components[range(2), np.abs(first.components).argmax(1)] > 0).all()
@@ -45,15 +48,16 @@ def test_signs_are_fixed_and_other_points_can_be_projected():
 
 # --- t-SNE ---------------------------------------------------------------------------------------
 
-def test_a_map_is_repeated_to_the_bit_and_touches_no_global_generator():
-    points, torch_state, numpy_state = cloud(), torch.get_rng_state(), np.random.get_state()[1].copy()
-    for init in ("pca", "random"):
-        assert (tsne(points, 5, seed=3, init=init) == tsne(points, 5, seed=3, init=init)).all()
+def test_a_map_is_repeated_to_the_bit_from_noise_with_its_seed_and_touches_no_global_generator():
+    points, torch_state, numpy_state = cloud(40, 5), torch.get_rng_state(), np.random.get_state()[1].copy()
+    for init, one_for_all in (("pca", True), ("random", False)):
+        first, again, other = (tsne(points, 5, seed=seed, init=init) for seed in (3, 3, 4))
+        assert (first == again).all() and (first == other).all() == one_for_all
     assert torch.get_rng_state().equal(torch_state) and (np.random.get_state()[1] == numpy_state).all()
 
 
 def test_islands_are_found_in_any_kind_of_array():
-    points, labels = torch.cat([cloud(30), cloud(30) + 50]).bfloat16(), torch.arange(2).repeat_interleave(30)
+    points, labels = torch.cat([cloud(30, 5), cloud(30, 5) + 50]).bfloat16(), torch.arange(2).repeat_interleave(30)
     points_on_paper = tsne(points.requires_grad_(), 10)
     assert points_on_paper.shape == (60, 2) and points_on_paper.dtype == np.float32
     assert knn_accuracy(points_on_paper, labels, k=5) == 1
@@ -65,10 +69,10 @@ def test_islands_are_found_in_any_kind_of_array():
 @given(n=st.integers(3, 30), dims=st.integers(1, 6), seed=st.integers(0, 100), data=st.data())
 def test_neighbours_agree_with_the_table_of_all_distances(n, dims, seed, data):
     k = data.draw(st.integers(1, n - 1))
-    points = cloud(n, dims, seed).double()
+    points = double_cloud(n, dims, seed=seed)
     distances = torch.cdist(points, points).fill_diagonal_(torch.inf)
     assert (nearest_neighbours(points, k=k) == distances.argsort(1)[:, :k].numpy()).all()
-    queries = cloud(4, dims, seed + 1).double()
+    queries = double_cloud(4, dims, seed=seed + 1)
     assert (nearest_neighbours(points, queries, n) == torch.cdist(queries, points).argsort(1).numpy()).all()
     assert nearest_neighbours(points, queries[:0], k).shape == (0, k)
 
@@ -89,8 +93,8 @@ def test_the_class_of_the_majority_wins_and_ties_go_to_the_nearer():
 
 @given(st.integers(1, 12), st.integers(0, 50))
 def test_a_rank_never_outweighs_a_vote(k, seed):
-    points = cloud(30, 2, seed)
-    labels = torch.randint(3, (30,), generator=torch.Generator().manual_seed(seed)).numpy()
+    points = cloud(30, 2, seed=seed)
+    labels = torch.randint(3, (30,), generator=generator(seed)).numpy()
     votes = np.stack([(labels[nearest_neighbours(points, k=k)] == c).sum(1) for c in range(3)], 1)
     assert (votes[np.arange(30), knn_classify(points, labels, k=k)] == votes.max(1)).all()
 
@@ -105,26 +109,38 @@ def test_shared_neighbours_from_all_to_none():
 @settings(max_examples=10)
 @given(seed=st.integers(0, 99), k=st.integers(1, 5))
 def test_points_are_the_same_in_any_kind_of_array(seed, k):
-    points = cloud(9, 3, seed)
-    labels, queries = torch.arange(9) % 3, cloud(4, 3, seed + 1)
+    points = cloud(9, 3, seed=seed)
+    labels, queries = torch.arange(9) % 3, cloud(4, 3, seed=seed + 1)
     for kind in (torch.Tensor.double, torch.Tensor.numpy, torch.Tensor.tolist):
         made = kind(points)
         assert (nearest_neighbours(made, kind(queries), k) == nearest_neighbours(points, queries, k)).all()
         assert (knn_classify(made, labels.tolist(), queries, k) == knn_classify(points, labels, queries, k)).all()
         assert np.allclose(pca(made).points, pca(points).points) and shared_neighbours(made, points, k) == 1
-        assert knn_accuracy(made, labels.numpy(), k=k) == knn_accuracy(points, labels, k=k)
+        assert knn_accuracy(made, labels.numpy(), k=k) == (knn_classify(points, labels, k=k) == labels.numpy()).mean()
+        found = knn_classify(points, labels, queries, k)
+        assert knn_accuracy(made, labels, queries, found, k) == 1 and knn_accuracy(made, labels, queries, found + 1, k) == 0
 
 
 # --- the picture ---------------------------------------------------------------------------------
 
-def test_points_have_the_colours_of_their_classes_and_every_class_its_name(ax):
+def test_points_have_the_colours_of_their_classes_and_every_class_its_name():
     points, labels = torch.tensor([[0.0, 0.0], [2.0, 4.0], [5.0, 5.0]]), torch.tensor([3, 3, 0])
+    _, ax = plt.subplots()
     assert scatter(points, labels, ["zero", "one", "two", "three"], ax) is ax
     (drawn,) = ax.collections
     assert [to_hex(c).upper() for c in drawn.get_facecolors()] == [CLASS_COLORS[3]] * 2 + [CLASS_COLORS[0]]
     assert np.allclose(drawn.get_offsets(), points) and drawn.get_rasterized()
     assert {t.get_text(): t.get_position() for t in ax.texts} == {"zero": (5, 5), "three": (1, 2)}
     assert ax.get_aspect() == 1
+
+
+def test_a_new_figure_numbers_for_names_and_colours_that_begin_again():
+    ax = scatter(cloud(12, 2), np.arange(12), ticks=False, title="twelve", size=0)
+    assert [t.get_text() for t in ax.texts] == [str(i) for i in range(12)]
+    colours = ax.collections[0].get_facecolors()
+    assert (colours[0] == colours[10]).all() and len(np.unique(colours[:10], axis=0)) == 10
+    assert not len(ax.get_xticks()) and ax.get_title() == "twelve" and ax.collections[0].get_sizes().tolist() == [0]
+    assert len(scatter([[1.0, 2.0]], [3]).collections[0].get_offsets()) == 1        # one point is a picture, too
 
 
 def seen(colour, matrix):
