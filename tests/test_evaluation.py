@@ -8,9 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import MultivariateNormal, Normal
 
-import vae_tutorial.evaluation as evaluation
 from vae_tutorial.autoencoder import Autoencoder
-from vae_tutorial.data import Split
 from vae_tutorial.evaluation import active_units, evaluate, importance_bound, log_weights, posterior, reconstruction_at_mean
 from vae_tutorial.generation import decode_images, interpolate, manifold_grid, traverse
 from vae_tutorial.latent_space import encodings
@@ -143,8 +141,9 @@ def test_each_figure_is_what_it_says():
     assert list(frame.index) == ["loss", "distortion", "rate", "reconstruction", "nll"]
     assert frame.loc["loss", "nats per image"] == result.loss
     assert math.isnan(one.errors["loss"]) and math.isnan(one.draw_errors["nll"])
-    for shown, words in ((result, ("8 images, 16 draws", "-ELBO", "distortion", "rate", "NLL, 16 draws", "at mean", "active dimensions")), (one, ("1 draw each",))):
-        assert all(word in str(shown) for word in words)
+    assert "1 draw each" in str(one)
+    for words in ("8 images, 16 draws", "-ELBO", "distortion", "rate", "NLL, 16 draws", "at mean", "active dimensions"):
+        assert words in str(result)
 
 
 # --- likelihoods ------------------------------------------------------------------------------------

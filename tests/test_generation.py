@@ -142,8 +142,8 @@ def test_rows_are_ordered_by_what_the_image_pays_and_keep_their_order_where_ther
     order = kl_divergence(*model.encode(x[None]))[0].argsort(descending=True)
     for dims in (order, order.tolist()):
         assert traverse(model, x).equal(traverse(model, x, dims=dims))
-    for model, start in [(model, torch.ones(6)), (tiny(Autoencoder), x)]:
-        assert traverse(model, start).equal(traverse(model, start, dims=range(model.latent_dim)))
+    for other, start in [(model, torch.ones(6)), (tiny(Autoencoder), x)]:
+        assert traverse(other, start).equal(traverse(other, start, dims=range(other.latent_dim)))
 
 
 # --- maps ----------------------------------------------------------------------------------------

@@ -445,7 +445,8 @@ def part(name, images):
 
 
 FIT = {
-    "compiled": (dict(model=torch.compile(tiny())), TypeError, "model is OptimizedModule, must be a LatentModel: pass the model itself; fit(..., compile=True)"),
+    "compiled": (dict(model=torch.compile(tiny())), TypeError,
+                 "model is OptimizedModule, must be a LatentModel: pass the model itself; fit(..., compile=True)"),
     "no data": (dict(data=grey(3)), TypeError, "data is Tensor, must be an ImageData: "),
     "intensities": (dict(data=part("train", grey(9) / 255)), TypeError,
                     "data.train.images is torch.float32, must be torch.uint8, grey values from 0 to 255: (255 * x).round().byte() makes them"),
