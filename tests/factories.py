@@ -113,7 +113,7 @@ def pixels(png):
 
 # The server imports everything once, so that a process to be killed starts in milliseconds.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["hypothesis", "pytest", "factories", "PIL.Image", "vae_tutorial.conv", "vae_tutorial.evaluation", "vae_tutorial.grid", "xdist.scheduler"])
+PROCESSES.set_forkserver_preload(["hypothesis", "pytest", "PIL.Image", "xdist.scheduler", "vae_tutorial.conv", "vae_tutorial.evaluation", "vae_tutorial.grid"])
 MB = 2**20
 
 
