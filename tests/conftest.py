@@ -46,8 +46,8 @@ def tries(short, full):
 
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "book" / "_ext")]
 
-# A machine may be slow and busy: what runs longer than this many seconds hangs.
-HANG = 1800
+# A machine may be slow and busy: what takes longer than this many seconds hangs, be it a process or one step of it.
+HANG, STEP_HANGS = 1800, 300
 
 PHONE = (390, 844)        # width and height of the window
 DESK = (1280, 1000)       # where a line of code of 88 columns must fit
@@ -144,7 +144,7 @@ def run_process(*command, timeout=HANG, cwd=ROOT, python=sys.executable, **envir
 
 def until(answer, what):
     """Wait until `answer()` gives something true, and return that."""
-    end = time.monotonic() + HANG
+    end = time.monotonic() + STEP_HANGS
     while not (given := answer()):
         if time.monotonic() > end:
             pytest.fail(f"there is still no {what}", pytrace=False)
@@ -217,10 +217,12 @@ def watched_page(browser, address, viewport, scheme="light"):
 
     size = dict(zip(("width", "height"), viewport))
     context, complaints = browser.new_context(viewport=size, color_scheme=scheme), []
-    context.set_default_timeout(1000 * HANG)
+    context.set_default_timeout(1000 * STEP_HANGS)
     page = context.new_page()
     context.route("**/*", fulfil)
-    page.on("console", lambda message: message.type in ("error", "warning") and complaints.append(message.text))
+    # Chromium warns of canvases that are read again and again, as tests do
+    page.on("console", lambda message: message.type in ("error", "warning") and "willReadFrequently" not in message.text
+            and complaints.append(message.text))
     # anywidget says so when a script takes more than two seconds to load, and draws it when it has come
     page.on("pageerror", lambda error: "Failed to initialize model" in str(error) or complaints.append(f"script error: {error}"))
     page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))

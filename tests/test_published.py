@@ -44,8 +44,8 @@ def pair(request, tmp_path_factory):
 
 def test_copy_is_valid_and_the_source_is_left_alone(pair):
     source, copy = pair
-    nbformat.validate(copy)
     before = nbformat.writes(source)
+    nbformat.validate(copy)
     published(source)
     assert nbformat.writes(source) == before
 
