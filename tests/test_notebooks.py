@@ -10,6 +10,7 @@ import nbformat
 import pytest
 from conftest import HANG, NOTEBOOKS, ROOT, run_process, until
 from nbformat.v4 import new_code_cell, new_notebook, new_output
+from widget_states import lay_in, state_file
 
 # Without workers: the process that is started here is the one that runs the notebook, and the one that is stopped.
 NBDEV_TEST = "import sys; from nbdev.test import nbdev_test; nbdev_test(sys.argv[1], n_workers=0)"
@@ -103,8 +104,7 @@ def test_a_page_depends_on_the_modules_that_it_names_and_on_those_that_these_imp
 
 def stored_widgets(path):
     """Return the models of the widgets that a notebook stores, by their ids."""
-    metadata = json.loads(path.read_text(encoding="utf-8"))["metadata"]
-    return metadata.get("widgets", {}).get(execute_notebooks.STATE, {}).get("state", {})
+    return execute_notebooks.widget_models(lay_in(nbformat.read(path, 4), path))
 
 
 def test_shown_widgets_are_stored_under_the_same_ids_in_each_run(workshop):
@@ -116,6 +116,7 @@ def test_shown_widgets_are_stored_under_the_same_ids_in_each_run(workshop):
     execute_notebooks.execute(path, timeout=HANG)
     first = path.read_bytes()
     models = stored_widgets(path)
+    assert b"YWJj" not in first and b"YWJj" in state_file(path).read_bytes()      # beside the notebook, not in it
     # each with its layout, the slider with its style too
     assert sorted(model["model_name"] for model in models.values()) == [
         "AnyModel", "FloatSliderModel", "HBoxModel", "LayoutModel", "LayoutModel", "LayoutModel", "SliderStyleModel"]

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from published import published, references, write
+from widget_states import lay_in
 
 from vae_tutorial import __version__
 
@@ -36,10 +37,10 @@ def plain(text, chapter=""):
 
 @pytest.fixture(scope="module", params=NOTEBOOKS, ids=lambda path: path.stem)
 def pair(request, tmp_path_factory):
-    """Return a notebook and the copy of it that readers get, as it is on disk."""
+    """Return a notebook with the state of its widgets, and the copy of it that readers get, as it is on disk."""
     folder = tmp_path_factory.mktemp("copy")
     write(folder, [request.param])
-    return nbformat.read(request.param, 4), nbformat.read(folder / request.param.name, 4)
+    return lay_in(nbformat.read(request.param, 4), request.param), nbformat.read(folder / request.param.name, 4)
 
 
 def test_copy_is_valid_and_the_source_is_left_alone(pair):
