@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from conftest import run_process
 from PIL import Image
+from torch import nn
 
 from vae_tutorial.conv import ConvVAE
 from vae_tutorial.data import ImageData, Split, load_data
 from vae_tutorial.training import fit
-from vae_tutorial.vae import VAE
+from vae_tutorial.vae import VAE, elbo
 
 SHAPE = (1, 2, 3)
 
@@ -24,6 +25,9 @@ def generator(seed=0):
 def cloud(*shape, seed=0, dtype=torch.float32):
     """Return normal draws, the same for the same seed."""
     return torch.randn(shape, generator=generator(seed), dtype=dtype)
+
+
+double_cloud = partial(cloud, dtype=torch.float64)
 
 
 def grey(n=6, shape=SHAPE, seed=0):
@@ -65,6 +69,26 @@ def train(model=None, data=None, epochs=2, **settings):
     model = digit_model() if model is None else model
     settings = dict(batch_size=64, precision="fp32", device="cpu", progress=False) | settings
     return model, fit(model, small_data() if data is None else data, epochs, **settings)
+
+
+def after(epochs, error=KeyboardInterrupt):
+    """Return a callback that ends a training after so many epochs."""
+    def callback(model, history):
+        if len(history) == epochs:
+            raise error
+    return callback
+
+
+class LearnedWidth(nn.Module):
+    """An objective with a parameter of its own: the width of a Gaussian around each pixel."""
+
+    def __init__(self):
+        super().__init__()
+        self.log_sigma = nn.Parameter(torch.zeros(()))
+
+    def forward(self, model, x, beta, generator):
+        gaussian = lambda logits, x: ((x - logits.sigmoid()) / self.log_sigma.exp()).square() / 2 + self.log_sigma
+        return elbo(model, x, beta, generator, likelihood=gaussian)
 
 
 def rows(history):
