@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,8 +32,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # Two workers with one thread each are faster than two that fight for the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Examples are drawn the same way on each run, so that a failure in CI is seen again at home.
-settings.register_profile("course", derandomize=True, deadline=None, database=None)
+# Examples are drawn the same way on each run, so that a failure in CI is seen again at home; a slow machine may be slow.
+settings.register_profile("course", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("course")
 
 # `make faults` asks for as many trials as the reliability page tells of, and for the file in which they are counted.
@@ -207,7 +207,7 @@ def browser():
         browser.close()
 
 
-def watched_page(browser, address, viewport, scheme="light"):
+def watched_page(browser, address, viewport=DESK, scheme="light", **options):
     """Return an empty page that reaches no other address, with the list of everything that goes wrong on it."""
     def fulfil(route):
         if route.request.url.startswith((address, "data:", "blob:")):
@@ -216,7 +216,7 @@ def watched_page(browser, address, viewport, scheme="light"):
         return route.abort()
 
     size = dict(zip(("width", "height"), viewport))
-    context, complaints = browser.new_context(viewport=size, color_scheme=scheme), []
+    context, complaints = browser.new_context(viewport=size, color_scheme=scheme, **options), []
     context.set_default_timeout(1000 * STEP_HANGS)
     page = context.new_page()
     context.route("**/*", fulfil)

@@ -134,7 +134,7 @@ def room_missing(page):
 
 @pytest.mark.parametrize("name", PLACES)
 def test_still_pictures_stand_in_where_no_script_runs(browser, address, name):
-    page = browser.new_context(java_script_enabled=False).new_page()
+    page, _ = watched_page(browser, address, java_script_enabled=False)
     page.goto(f"{address}{name}.html")
     stills = page.locator(".vae-still")
     assert stills.count() == len(PLACES[name])
@@ -280,6 +280,7 @@ def test_point_shows_its_image_and_its_reconstruction(explorer, page, number):
         again()
         seen.add(readout.inner_text())
     assert len(seen) >= 4
+    plot.scroll_into_view_if_needed()
     before, box = readout.inner_text(), plot.bounding_box()
     for x, y in itertools.product((0.35, 0.45, 0.55, 0.65), repeat=2):       # some of these places have a dot
         found.page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])

@@ -183,7 +183,7 @@ def test_nothing_that_readers_write_leaves_the_site(site):
 @pytest.mark.parametrize("text", ["latent<img src=x onerror=attacked=1>", "\"><script>attacked=1</script>", "latent' autofocus onfocus='attacked=1"])
 @pytest.mark.parametrize("name, field", [("search", "q"), (CHAPTERS[0].stem, "highlight")])
 def test_what_is_searched_for_is_shown_as_text(browser, address, name, field, text):
-    page, complaints = watched_page(browser, address, DESK)
+    page, complaints = watched_page(browser, address)
     page.goto(f"{address}{name}.html?{field}={quote(text)}")
     page.wait_for_load_state("networkidle")
     if name == "search":
