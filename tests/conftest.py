@@ -47,7 +47,7 @@ def tries(short, full):
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "book" / "_ext")]
 
 # A machine may be slow and busy: what takes longer than this many seconds hangs, be it a process or one step of it.
-HANG, STEP_HANGS = 1800, 30
+HANG, STEP_HANGS = 1800, 300
 
 PHONE = (390, 844)        # width and height of the window
 DESK = (1280, 1000)       # where a line of code of 88 columns must fit
