@@ -207,6 +207,10 @@ def browser():
         browser.close()
 
 
+# Canvases that are read again and again, as tests do; and what JupyterLab and anywidget (which draws it when it has come) say on a slow machine.
+HARMLESS = re.compile("willReadFrequently|taking too long to activate|ms to activate|Failed to initialize model")
+
+
 def watched_page(browser, address, viewport=DESK, scheme="light", **options):
     """Return an empty page that reaches no other address, with the list of everything that goes wrong on it."""
     def fulfil(route):
@@ -220,11 +224,9 @@ def watched_page(browser, address, viewport=DESK, scheme="light", **options):
     context.set_default_timeout(1000 * STEP_HANGS)
     page = context.new_page()
     context.route("**/*", fulfil)
-    # Chromium warns of canvases that are read again and again, as tests do
-    page.on("console", lambda message: message.type in ("error", "warning") and "willReadFrequently" not in message.text
+    page.on("console", lambda message: message.type in ("error", "warning") and not HARMLESS.search(message.text)
             and complaints.append(message.text))
-    # anywidget says so when a script takes more than two seconds to load, and draws it when it has come
-    page.on("pageerror", lambda error: "Failed to initialize model" in str(error) or complaints.append(f"script error: {error}"))
+    page.on("pageerror", lambda error: HARMLESS.search(str(error)) or complaints.append(f"script error: {error}"))
     page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
     page.on("response", lambda answer: answer.status >= 400 and complaints.append(f"{answer.status}: {answer.url}"))
     return Visit(page, complaints)
