@@ -11,7 +11,7 @@ PYTHAE := _build/pythae
 SITE := _build/html/index.html
 SITE_SOURCES := settings.ini tools/build_site.py tools/fetch_assets.py book/assets/package-lock.json \
 	$(wildcard nbs/*.ipynb nbs/*.md nbs/*.bib nbs/images/* book/*.yml book/_ext/*.py book/static/*.* \
-	book/static/widgets/*.js vae_tutorial/*.py)
+	book/static/widgets/*.js nbs/widgets/*.json vae_tutorial/*.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help course site test test-all reproduce pretrained results bench faults mutate versions clean distclean

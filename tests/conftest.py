@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,8 +32,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # Two workers with one thread each are faster than two that fight for the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Examples are drawn the same way on each run, so that a failure in CI is seen again at home.
-settings.register_profile("course", derandomize=True, deadline=None, database=None)
+# Examples are drawn the same way on each run, so that a failure in CI is seen again at home; a slow machine may be slow.
+settings.register_profile("course", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("course")
 
 # `make faults` asks for as many trials as the reliability page tells of, and for the file in which they are counted.
@@ -46,8 +46,8 @@ def tries(short, full):
 
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "book" / "_ext")]
 
-# A machine may be slow and busy: what runs longer than this many seconds hangs.
-HANG = 1800
+# A machine may be slow and busy: what takes longer than this many seconds hangs, be it a process or one step of it.
+HANG, STEP_HANGS = 1800, 300
 
 PHONE = (390, 844)        # width and height of the window
 DESK = (1280, 1000)       # where a line of code of 88 columns must fit
@@ -144,7 +144,7 @@ def run_process(*command, timeout=HANG, cwd=ROOT, python=sys.executable, **envir
 
 def until(answer, what):
     """Wait until `answer()` gives something true, and return that."""
-    end = time.monotonic() + HANG
+    end = time.monotonic() + STEP_HANGS
     while not (given := answer()):
         if time.monotonic() > end:
             pytest.fail(f"there is still no {what}", pytrace=False)
@@ -207,7 +207,11 @@ def browser():
         browser.close()
 
 
-def watched_page(browser, address, viewport, scheme="light"):
+# Canvases that are read again and again, as tests do; and what JupyterLab and anywidget (which draws it when it has come) say on a slow machine.
+HARMLESS = re.compile("willReadFrequently|taking too long to activate|ms to activate|Failed to initialize model")
+
+
+def watched_page(browser, address, viewport=DESK, scheme="light", **options):
     """Return an empty page that reaches no other address, with the list of everything that goes wrong on it."""
     def fulfil(route):
         if route.request.url.startswith((address, "data:", "blob:")):
@@ -216,13 +220,13 @@ def watched_page(browser, address, viewport, scheme="light"):
         return route.abort()
 
     size = dict(zip(("width", "height"), viewport))
-    context, complaints = browser.new_context(viewport=size, color_scheme=scheme), []
-    context.set_default_timeout(1000 * HANG)
+    context, complaints = browser.new_context(viewport=size, color_scheme=scheme, **options), []
+    context.set_default_timeout(1000 * STEP_HANGS)
     page = context.new_page()
     context.route("**/*", fulfil)
-    page.on("console", lambda message: message.type in ("error", "warning") and complaints.append(message.text))
-    # anywidget says so when a script takes more than two seconds to load, and draws it when it has come
-    page.on("pageerror", lambda error: "Failed to initialize model" in str(error) or complaints.append(f"script error: {error}"))
+    page.on("console", lambda message: message.type in ("error", "warning") and not HARMLESS.search(message.text)
+            and complaints.append(message.text))
+    page.on("pageerror", lambda error: HARMLESS.search(str(error)) or complaints.append(f"script error: {error}"))
     page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
     page.on("response", lambda answer: answer.status >= 400 and complaints.append(f"{answer.status}: {answer.url}"))
     return Visit(page, complaints)

@@ -3,7 +3,7 @@
 Cells marked `#| eval: false`, or with one of nbdev's test flags, are not run and keep the outputs they have. A notebook is
 written when it has run to its end and its outputs can be shown to readers: no error, no warning, no path of
 this machine. Until then, and when the run is interrupted, it stays as it was. The state of the widgets that it shows is
-stored with it, under ids that are the same in each run. The figures that it names with `expect(record=...)`
+stored beside it, in widgets/NAME.json, under ids that are the same in each run. The figures that it names with `expect(record=...)`
 go to book/results/records.json when they come from the full data.
 
 With `--check` nothing is stored: each notebook is run, and what it shows now is compared with what is stored in it. Cells that differ
@@ -32,6 +32,10 @@ from PIL import Image
 from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "book" / "_ext"))
+
+from widget_states import lay_in, state_file  # noqa: E402
+
 NOTEBOOKS = ROOT / "nbs"
 WORK = ROOT / "_build" / "reproduce"
 RECORDS = ROOT / "book" / "results" / "records.json"
@@ -213,7 +217,13 @@ def cleaned(notebook, name):
 
 
 def store(notebook, path):
-    """Put the notebook, cleaned, at `path` in one step."""
+    """Put the notebook, cleaned, at `path` in one step, and the state of its widgets beside it."""
+    state, file = notebook.metadata.pop("widgets", None), state_file(path)
+    if state:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(state, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    else:
+        file.unlink(missing_ok=True)
     os.replace(cleaned(notebook, path.name), path)
 
 
@@ -242,7 +252,7 @@ def changes(stored, now):
 def check(path, timeout):
     """Run one notebook, say which cells differ from what is stored, and return how many of these show no timing."""
     start = time.monotonic()
-    stored = nbformat.read(path, 4)
+    stored = lay_in(nbformat.read(path, 4), path)
     differ = changes(stored, fresh(path, timeout))
     wrong = sum(not timed for _, timed in differ)
     shown = sum(bool(cell.get("outputs")) for cell in stored.cells)

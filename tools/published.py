@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT / "book" / "_ext"))
 from chapter_numbers import number_of  # noqa: E402
 from notebook_cells import split_directives  # noqa: E402
 from site_settings import read_settings, tag  # noqa: E402
+from widget_states import lay_in  # noqa: E402
 
 FENCED = re.compile(r"^(?P<fence>`{3,}).*?^(?P=fence) *$", re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r"^(?P<fence>:{3,}|`{3,})\{(?P<kind>[\w:-]+)\} *(?P<title>.*)\n"
@@ -128,4 +129,5 @@ def write(folder, paths):
     """Put the copies of the notebooks at `paths` into a folder, under the same names."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     for path in map(Path, paths):
-        nbformat.write(published(nbformat.read(path, 4), number_of(path.stem)), Path(folder) / path.name)
+        notebook = lay_in(nbformat.read(path, 4), path)
+        nbformat.write(published(notebook, number_of(path.stem)), Path(folder) / path.name)
