@@ -108,6 +108,7 @@ def test_bounds_rise_with_k_to_the_one_of_all_draws(seed, k):
     log_w = 20 * double_cloud(3, 12, seed=seed) - 700
     bound = importance_bound(log_w, k)
     torch.testing.assert_close(importance_bound(log_w, 1), log_w.mean(1))
+    torch.testing.assert_close(importance_bound(log_w, 12), log_w.logsumexp(1) - math.log(12))
     if 12 % k == 0:
         assert (bound >= log_w.mean(1) - 1e-9).all() and (bound <= importance_bound(log_w, 12) + 1e-9).all()
     shifted = importance_bound(log_w + 650, k)
