@@ -1,15 +1,12 @@
 """Small models, small data and short trainings: what tests in many files build."""
 import io
 import json
-import multiprocessing
-import os
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
-from conftest import HANG, run_process
+from conftest import run_process
 from PIL import Image
 from torch import nn
 
@@ -109,28 +106,7 @@ def pixels(png):
     return np.asarray(Image.open(io.BytesIO(png))).astype(int)
 
 
-# --- other processes ---
-
-# The server imports everything once, so that a process to be killed starts in milliseconds.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["hypothesis", "pytest", "factories", "PIL.Image", "vae_tutorial.conv", "vae_tutorial.evaluation", "vae_tutorial.grid", "xdist.scheduler"])
-MB = 2**20
-
-
-def in_process(work, *args):
-    """Run a function in a process of its own and return how that ended; what hangs is killed."""
-    process = PROCESSES.Process(target=work, args=args)
-    process.start()
-    process.join(HANG)
-    process.kill()
-    process.join()
-    return process.exitcode
-
-
-def used_memory():
-    return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-
-
+# --- several processes ---
 
 def launch(script, scenario, processes, folder, *options):
     """Run a test file as a script in several processes; return all that they print. What each of them found lies in the folder."""

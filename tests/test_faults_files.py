@@ -13,9 +13,10 @@ import pytest
 import safetensors.torch
 import torch
 from conftest import tries
-from factories import MB, digit_model, in_process, small_data, tiny, train, used_memory, weights
+from factories import digit_model, small_data, tiny, train, weights
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from processes import MB, in_process, used_memory
 
 import vae_tutorial
 from vae_tutorial.conv import ConvVAE

@@ -12,7 +12,8 @@ from tempfile import TemporaryDirectory
 import factories
 import pytest
 from conftest import tries
-from factories import MB, PROCESSES, digit_model, in_process, small_data, tiny, used_memory, weights
+from factories import digit_model, small_data, tiny, weights
+from processes import MB, PROCESSES, in_process, used_memory
 
 from vae_tutorial import files
 from vae_tutorial.conv import ConvVAE

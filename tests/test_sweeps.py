@@ -118,19 +118,6 @@ def test_numbers_of_numpy_and_torch_are_numbers(data, tmp_path, fitted, values, 
     assert figures(new).equals(figures(first)) and new.path.map(lambda path: len(load_model(path)[1])).eq(2).all()
 
 
-class Linear(VAE):
-    def __init__(self, latent_dim=2):
-        super().__init__(hidden_dims=(), latent_dim=latent_dim)
-        self.config = {"latent_dim": latent_dim}
-
-
-def test_another_model_and_objective(data, tmp_path):
-    table = sweep(data, {"latent_dim": [2, 3]}, folder=tmp_path, model_class=Linear, epochs=1, device="cpu", progress=False,
-                  objective=functools.partial(elbo, free_bits=0.5))
-    assert type(load_model(table.path[0])[0]) is Linear
-    assert json.loads((tmp_path / "sweep.json").read_text())["objective"] == "elbo(free_bits=0.5)"
-
-
 @pytest.mark.parametrize("at_once", [1, 4])
 def test_objective_with_parameters_is_learned_by_each_run_for_itself(data, tmp_path, at_once):
     objective, found = LearnedWidth(), []

@@ -8,7 +8,7 @@ import shutil
 import sys
 import warnings
 import zlib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import factories
@@ -35,7 +35,7 @@ from vae_tutorial.runs import TrainingDiverged
 from vae_tutorial.saving import load_model, save_model
 from vae_tutorial.training import (ConstantBeta, CosineBeta, CyclicalBeta, Epoch, History, LinearBeta, ShowReconstructions, SigmoidBeta,
                                    batches, fit, validate)
-from vae_tutorial.vae import VAE, BaseVAE, Elbo, LatentModel, elbo, reconstruction_loss
+from vae_tutorial.vae import BaseVAE, Elbo, LatentModel, elbo, reconstruction_loss
 
 # most runs here are shorter than their warm-up
 pytestmark = pytest.mark.filterwarnings("ignore:beta is on its way")
@@ -61,8 +61,9 @@ def train(data, epochs=4, model=None, **settings):
 class Own(BaseVAE):
     """A model of somebody's own: convolutions that are flattened with `view`, and arguments that are no sizes."""
 
-    def __init__(self, input_shape=(1, 28, 28), latent_dim=3, *, dropout=0.0, act="tanh", plan=None, norm=False):
-        super().__init__(input_shape, latent_dim, dropout=dropout, act=act, plan=plan, norm=norm)
+    def __init__(self, input_shape=(1, 28, 28), latent_dim=3, *, dropout=0.0, act="tanh", plan=None, norm=False, seed=20_240_101):
+        super().__init__(input_shape, latent_dim, dropout=dropout, act=act, plan=plan, norm=norm, seed=seed)
+        self.rates = [rate.item() for rate in torch.linspace(0, dropout, 3)]            # looks at numbers in tensors, as for drop paths
         after = [nn.BatchNorm1d(784)] if norm else []
         self.convolutions = nn.Sequential(nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.BatchNorm2d(4) if norm else nn.Identity())
         self.head = nn.Sequential(*after, {"relu": nn.ReLU, "tanh": nn.Tanh}[act](), nn.Dropout(dropout), nn.Linear(784, 2 * latent_dim))
@@ -239,16 +240,11 @@ def test_it_ends_with_the_weights_it_says_also_those_of_the_objective(data, wors
 def test_rates_follow_their_schedule(data):
     rates = [e.lr for e in train(data, epochs=10, lr=4e-3, lr_schedule="one-cycle")[1]]
     assert max(rates) == pytest.approx(4e-3, rel=0.02) and rates.index(max(rates)) == 2 and rates[-1] < 1e-5
-    assert {e.lr for e in train(data, lr=2e-3)[1]} == {2e-3}
+    assert {e.lr for e in train(data, epochs=1, lr=2e-3)[1]} == {2e-3}
+    assert [train(data, epochs=1, lr_schedule=name)[1].settings["lr"] for name in ("constant", "one-cycle")] == [1e-3, 8e-3]         # the usual
+    assert train(data, epochs=1, optimizer=partial(torch.optim.Adagrad, eps=1e-9))[1][0].lr == 1e-2                                 # Adagrad's own
     rates = [e.lr for e in train(data, lr=2e-3, lr_schedule=CosineAnnealingLR)[1]]
     assert rates == pytest.approx([1e-3 * (1 + math.cos(math.pi * step / 20)) for step in (4, 9, 14, 19)])
-
-
-def test_each_schedule_and_optimizer_has_a_usual_rate(data):
-    for lr_schedule, lr in {"constant": 1e-3, "one-cycle": 8e-3}.items():
-        usual, named = (train(data, epochs=3, lr_schedule=lr_schedule, **more)[1] for more in ({}, {"lr": lr}))
-        assert usual.settings == named.settings and usual.settings["lr"] == lr and rows(usual) == rows(named)
-    assert train(data, epochs=1, beta=1.0, optimizer=partial(torch.optim.Adagrad, eps=1e-9))[1][0].lr == 1e-2       # Adagrad's own
 
 
 @pytest.mark.parametrize("lr", [None, 1e-4])
@@ -454,16 +450,16 @@ def test_paths_may_begin_at_home(data, tmp_path, monkeypatch):
     assert found == ["home/model.safetensors", "home/runs/first/run.safetensors"]
 
 
-SAME = [(dict(beta=1), dict(beta=1.0)), (dict(beta=np.linspace(0.5, 4, 3)[1]), dict(beta=2.25)), (dict(beta=LinearBeta(1)), dict(beta=LinearBeta(1.0, 0, 1))),
-        (dict(lr=torch.tensor(0.25)), dict(lr=0.25)), (dict(batch_size=np.int64(50), seed=np.uint8(7)), dict(batch_size=50, seed=7)),
-        (dict(objective=partial(elbo, free_bits=1)), dict(objective=partial(elbo, free_bits=1.0))),
-        (dict(objective=partial(elbo, free_bits=np.float64(0.5))), dict(objective=partial(elbo, free_bits=0.5)))]
-
-
-@pytest.mark.parametrize("first, then", SAME, ids=lambda given: ",".join(given))
-def test_equal_numbers_are_equal_settings(data, tmp_path, first, then):
-    settings = [train(data, epochs=2, checkpoint=tmp_path, resume=True, **given)[1].settings for given in (first, then)]
-    assert settings[0] == json.loads(json.dumps(settings[1])) == settings[1]
+@pytest.mark.parametrize("first, then", [
+    (dict(beta=np.linspace(0.5, 4, 3)[1], lr=torch.tensor(0.25)), dict(beta=2.25, lr=0.25)), (dict(beta=LinearBeta(1)), dict(beta=LinearBeta(1.0, 0, 1))),
+    (dict(batch_size=np.int64(50), seed=np.uint8(7), epochs=np.int64(2)), dict(batch_size=50, seed=7)),
+    (dict(objective=partial(elbo, free_bits=1)), dict(objective=partial(elbo, free_bits=np.float64(1.0))))], ids=lambda given: ",".join(given))
+def test_equal_numbers_are_equal_settings_and_kept_as_pythons(data, tmp_path, first, then):
+    histories = [train(data, checkpoint=tmp_path, resume=True, **dict(epochs=2) | given)[1] for given in (first, then)]
+    assert histories[0].settings == json.loads(json.dumps(histories[1].settings)) == histories[1].settings
+    save_model(digit_model(), tmp_path / "model.safetensors", histories[0], accuracy=np.float32(0.5), images=np.int64(7), width=torch.tensor(0.25))
+    kept = read_tensors(tmp_path / "model.safetensors")[1]
+    assert (kept["accuracy"], kept["images"], kept["width"]) == (0.5, 7, 0.25) and load_model(tmp_path / "model.safetensors")[1] == histories[0]
 
 
 @pytest.mark.parametrize("name, other", [("lr", 5e-4), ("batch_size", 32), ("beta", 1.0), ("beta", LinearBeta(2.5)), ("beta", LinearBeta(2, end=1.05)),
@@ -480,60 +476,34 @@ def test_resuming_with_another_setting_is_refused_by_name(data, tmp_path, name, 
 
 
 # what version 0.2 wrote about runs, but for their images
-COMMON = dict(model="VAE {'input_shape': (1, 28, 28), 'latent_dim': 3, 'hidden_dims': (8,)}", objective="elbo", batch_size=64,
-              lr_schedule="constant", lr=0.001, precision="fp32", seed=42)
-OF_0_2 = {
-    "ramp": (dict(beta=LinearBeta(2)), COMMON | dict(beta="LinearBeta(epochs=2, start=0.0, end=1.0, every='step')")),
-    "number": (dict(beta=1), COMMON | dict(beta="ConstantBeta(value=1)")),
-    "cycles": (dict(beta=CyclicalBeta(LinearBeta(1), period=2, cycles=2), lr_schedule="one-cycle", objective=partial(elbo, free_bits=0.1)),
-               COMMON | dict(beta="CyclicalBeta(ramp=LinearBeta(epochs=1, start=0.0, end=1.0, every='step'), period=2, cycles=2)",
-                             lr_schedule="one-cycle", lr=0.008, objective="elbo(free_bits=0.1)", epochs=4)),
-    "convolutions": (dict(model=lambda: ConvVAE(latent_dim=3, channels=(4, 6)), beta=SigmoidBeta(1, 0, 2), lr=5e-4),
-                     COMMON | dict(model="ConvVAE {'input_shape': (1, 28, 28), 'latent_dim': 3, 'channels': (4, 6)}", lr=0.0005,
-                                   beta="SigmoidBeta(epochs=1, start=0, end=2, every='step')"))}
 
 
-@pytest.mark.parametrize("kind", OF_0_2)
-def test_a_run_of_version_0_2_is_continued(data, tmp_path, kind):
-    options, settings = OF_0_2[kind]
-    options = dict(options)
-    make = options.pop("model", digit_model)
+def test_a_run_of_version_0_2_is_continued(data, tmp_path):
+    """It kept three things, wrote its settings in other words, and knew no other optimizer than Adam."""
+    settings = dict(model="ConvVAE {'input_shape': (1, 28, 28), 'latent_dim': 3, 'channels': (4, 6)}", objective="elbo(free_bits=0.1)", batch_size=64,
+                    lr_schedule="one-cycle", lr=0.008, precision="fp32", seed=42, epochs=4,
+                    images=f"(300, 1, 28, 28) crc32 {zlib.crc32(data.train.images.numpy()):08x}",
+                    beta="CyclicalBeta(ramp=SigmoidBeta(epochs=1, start=0, end=2, every='step'), period=2, cycles=2)")
 
     def run(**more):
-        torch.manual_seed(0)
-        return weights(train(data, model=make(), **options, **more)[0])
+        model = conv_model(latent_dim=3)
+        beta, objective = CyclicalBeta(SigmoidBeta(1, 0, 2), period=2, cycles=2), partial(elbo, free_bits=0.1)
+        return weights(train(data, model=model, beta=beta, objective=objective, lr_schedule="one-cycle", **more)[0])
     run(checkpoint=tmp_path, callbacks=[after(2)])
     tensors, notes = read_tensors(tmp_path / "run.safetensors")
-    settings = settings | {"images": f"(300, 1, 28, 28) crc32 {zlib.crc32(data.train.images.numpy()):08x}"}
     files.check_same("run.safetensors", notes["history"]["settings"], settings)
-    # it kept three things, and knew no other optimizer than Adam
     notes = dict(history=notes["history"] | {"settings": settings}, scheduler=notes["scheduler"], param_groups=notes["param_groups"])
     write_tensors(tmp_path / "run.safetensors", tensors, notes)
     assert run(checkpoint=tmp_path, resume=True).equal(run())
 
 
-def test_a_crash_while_saving_leaves_the_checkpoint_before(data, tmp_path, monkeypatch):
-    train(data, epochs=3, checkpoint=tmp_path)
-    before = (tmp_path / "run.safetensors").read_bytes()
-
-    def power_cut(*_):
-        raise OSError("power cut")
-    monkeypatch.setattr(files.os, "replace", power_cut)
-    with pytest.warns(UserWarning, match=r"epoch 4 could not be saved .*power cut.*; training goes on"):
-        train(data, epochs=5, checkpoint=tmp_path, resume=True)
-    monkeypatch.undo()
-    assert (tmp_path / "run.safetensors").read_bytes() == before
-    model, _ = train(data, epochs=5, checkpoint=tmp_path, resume=True)
-    assert weights(model).equal(weights(train(data, epochs=5)[0]))
-
-
 # --- saved models and histories ------------------------------------------------------------------
 
 @pytest.mark.parametrize("make", [digit_model, conv_model, autoencoder,
-                                  lambda: Own(dropout=np.float32(0.5), act="relu", plan={"widths": [3, 4], "on": None}, norm=True)])
+                                  lambda: Own(dropout=np.float32(0.5), act="relu", plan={"widths": [3, 4], "on": None}, norm=True, seed=20_250_202)])
 def test_a_model_comes_back_with_its_history_also_compiled_and_of_a_class_of_ones_own(tmp_path, make):
     model, path = make(), tmp_path / "model.safetensors"
-    for history in (None, History(ended="diverged"), History([Epoch(1, *[2.5] * 8, True, 0.5)], {"lr": 1e-3}, "interrupted")):
+    for history in (None, History(ended="diverged"), History([Epoch(1, *[0.1 + 0.2] * 8, True, 5e-324)], {"lr": 1e-3}, "interrupted")):
         for one in (model, torch.compile(model)):
             save_model(one, path, history, seed=3)
             for loaded, its_history in (load_model(path), load_model(path, type(model))):
@@ -541,6 +511,7 @@ def test_a_model_comes_back_with_its_history_also_compiled_and_of_a_class_of_one
                 assert json.dumps(loaded.config) == json.dumps(model.config) and its_history == history
     if isinstance(model, Own):
         assert loaded.config["dropout"] == loaded.head[2].p == 0.5 and type(model.config["dropout"]) is float and isinstance(loaded.head[1], nn.ReLU)
+        assert loaded.config["seed"] == 20_250_202 and loaded.rates == [0, 0.25, 0.5]
 
 
 def test_convolutions_are_trained_channels_last_and_kept_as_usual(data, tmp_path):
@@ -552,32 +523,6 @@ def test_convolutions_are_trained_channels_last_and_kept_as_usual(data, tmp_path
     assert weights(loaded).equal(weights(model)) and loaded.encoder[2].weight.is_contiguous()
 
 
-class Seeded(VAE):
-    """A constructor with a large number that is no size, and one that looks at numbers in tensors, as for drop paths."""
-
-    def __init__(self, input_shape=(1, 2, 2), hidden_dims=(3,), latent_dim=2, seed=20_240_101, drop=0.1):
-        super().__init__(input_shape, hidden_dims, latent_dim)
-        self.config |= dict(seed=seed, drop=drop)
-        self.rates = [rate.item() for rate in torch.linspace(0, drop, 3)]
-
-
-def test_a_constructor_may_take_any_numbers(tmp_path):
-    save_model(Seeded(seed=20_250_202), tmp_path / "model.safetensors")
-    loaded, _ = load_model(tmp_path / "model.safetensors")
-    assert loaded.config["seed"] == 20_250_202 and loaded.rates == Seeded().rates
-
-
-def test_notes_and_settings_may_be_numbers_of_numpy(data, tmp_path):
-    beta = np.linspace(0.5, 4, 3)[1]
-    model, history = train(data, epochs=np.int64(2), beta=beta, lr=torch.tensor(0.0078125), batch_size=np.int32(64), seed=torch.tensor(3))
-    save_model(model, tmp_path / "model.safetensors", history)
-    assert load_model(tmp_path / "model.safetensors")[1] == history
-    assert {type(value) for value in history.settings.values()} == {str, int, float} and history[0].beta == 2.25
-    save_model(model, tmp_path / "model.safetensors", history, accuracy=np.float32(0.5), images=np.int64(7), width=torch.tensor(0.25))
-    kept = read_tensors(tmp_path / "model.safetensors")[1]
-    assert (kept["accuracy"], kept["images"], kept["width"]) == (0.5, 7, 0.25)
-
-
 def test_an_objective_is_kept_with_its_model(data, tmp_path):
     objective, again, path = LearnedWidth(), LearnedWidth(), tmp_path / "model.safetensors"
     model, _ = train(data, epochs=2, objective=objective, beta=1.0, lr=1e-2)
@@ -585,12 +530,6 @@ def test_an_objective_is_kept_with_its_model(data, tmp_path):
     loaded, _ = load_model(path, objective=again)
     assert objective.log_sigma != 0 and again.log_sigma == objective.log_sigma and weights(loaded).equal(weights(model))
     assert weights(load_model(path)[0]).equal(weights(model))           # one who wants the model alone gets it
-
-
-@given(st.lists(st.tuples(*[st.floats(allow_nan=False, allow_infinity=False)] * 8, st.booleans()), max_size=4))
-def test_a_history_survives_json_exactly(values):
-    history = History([Epoch(i + 1, *v[:8], v[8], 0.5) for i, v in enumerate(values)], {"lr": 1e-3}, "interrupted")
-    assert History.from_dict(json.loads(json.dumps(history.to_dict()))) == history and history.to_dict() == asdict(history)
 
 
 def test_frame_and_plot_hold_what_was_recorded(data):
