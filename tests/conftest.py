@@ -1,5 +1,4 @@
 """What all tests share: folders, the environment of a reader without network, processes, the site in a browser, counted faults."""
-import fcntl
 import json
 import os
 import re
@@ -31,6 +30,15 @@ os.environ["VAE_TUTORIAL_PUBLISHED"] = "1"
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Two workers with one thread each are faster than two that fight for the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Files of tests that need Linux (limits of memory, signals, sh, several processes in one folder), and more that are left out on Windows.
+LINUX = ["test_repository.py", "test_faults_*.py", "test_*distributed.py", "test_wheel.py"]
+NOT_WINDOWS = [*LINUX, "test_code.py", "test_notebooks.py", "test_*site.py", "test_jupyterlab.py"]
+collect_ignore_glob = {"linux": [], "win32": NOT_WINDOWS}.get(sys.platform, LINUX)
+# The tests are for the CPU: a Mac's GPU is hidden from them. (Those that GitHub lends offer one without memory.)
+if sys.platform == "darwin":
+    import torch
+
+    torch.backends.mps.is_available = lambda: False
 
 # Examples are drawn the same way on each run, so that a failure in CI is seen again at home; a slow machine may be slow.
 settings.register_profile("course", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
@@ -155,6 +163,8 @@ def until(answer, what):
 @pytest.fixture(scope="session")
 def once(tmp_path_factory):
     """Return a function that makes a folder, unless another worker has made it or is about to."""
+    import fcntl
+
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 

@@ -1,5 +1,6 @@
-"""The reliability page says what was counted, and its guards are marked in the package."""
+"""The reliability page says in good sentences what was counted, and its guards are marked in the package."""
 import ast
+import re
 from collections import Counter
 
 import make_reliability
@@ -9,6 +10,8 @@ from conftest import ROOT
 
 ROWS = make_reliability.rows()
 ON_THE_PAGE = [name for name, row in ROWS.items() if "group" in row]
+COUNTS = make_reliability.read(make_reliability.COUNTS)
+PAGE = make_reliability.PAGE.read_text(encoding="utf-8")
 MARKS = mutate.marks()
 
 
@@ -36,11 +39,41 @@ def test_rows_name_tests_that_are_there(name):
 
 @pytest.mark.parametrize("name", ON_THE_PAGE)
 def test_counts_are_stored_and_nothing_was_lost_or_wrong(name):
-    count = make_reliability.read(make_reliability.TRIALS)["rows"][name]
+    count = COUNTS["rows"][name]
     assert count["tried"] > 0 and count["lost"] == count["wrong"] == 0
-    red = make_reliability.read(make_reliability.MUTATIONS)["rows"][name]
-    assert len(red) == len(ROWS[name]["guards"]) and all(red)
+    assert len(count["red"]) == len(ROWS[name]["guards"]) and all(count["red"])
 
 
-def test_page_is_what_the_counts_say():
-    assert make_reliability.PAGE.read_text(encoding="utf-8") == make_reliability.page()
+def test_tables_of_the_page_show_the_rows_with_their_counts():
+    lines = [line.strip("| ").split(" | ") for line in PAGE.splitlines() if line.startswith("| ") and line.count(" | ") == 5]
+    shown = {fault: [answer, *(int(number.replace(",", "")) for number in numbers), red] for fault, answer, *numbers, red in lines
+             if numbers[0] != "tried"}
+    assert len(shown) == len(ON_THE_PAGE)
+    for name in ON_THE_PAGE:
+        row, count = ROWS[name], COUNTS["rows"][name]
+        guards = len(row["guards"])
+        assert shown[row["fault"]] == [row["answer"], count["tried"], count["lost"], count["wrong"], f"{guards} of {guards}"]
+    assert COUNTS["machine"] in PAGE
+
+
+def test_nothing_of_the_page_is_out_of_date():
+    assert make_reliability.page(PAGE) == PAGE
+
+
+@pytest.mark.parametrize("name", ON_THE_PAGE)
+def test_rows_are_sentences(name):
+    for text in (ROWS[name]["fault"], ROWS[name]["answer"]):
+        assert text[0].isupper() and text.endswith(".") and not re.search(r"\s\s|\s[.,;:]|[,;:]\S|\b(\w+) \1\b|\|", text), text
+
+
+def joined(text, words):
+    """Return the words of a text that are an article and a word of `words` without the space between them, such as "Arow"."""
+    return [word for word in re.findall(r"[A-Za-z]+", text) for article in ("a", "an", "the")
+            if word.lower().startswith(article) and word.lower()[len(article):] in words and word.lower() not in ("another", "around")]
+
+
+def test_no_article_is_joined_to_its_noun():
+    words = {word.lower() for word in re.findall(r"[A-Za-z]{3,}", PAGE)}
+    assert not joined(PAGE, words)
+    assert joined("Atraining run, another run, asweep, Thecheckpoint, anerror, the run", words | {"sweep"}) == [
+        "Atraining", "asweep", "Thecheckpoint", "anerror"]

@@ -71,7 +71,8 @@ def test_installed_package_is_what_settings_say():
 
 def versions_told(root):
     """Return every version that the files below `root` tell, with the file: what a reader installs, opens or imports."""
-    patterns = {"settings.ini": r"^version = (.*)$", "vae_tutorial/__init__.py": r'^__version__ = "(.*)"$', "CHANGELOG.md": r"^## \[(\d.*?)\]"}
+    patterns = {"settings.ini": r"^version = (.*)$", "vae_tutorial/__init__.py": r'^__version__ = "(.*)"$', "CHANGELOG.md": r"^## \[(\d.*?)\]",
+                "CITATION.cff": r"^version: (.*)$"}
     pages = {str(path.relative_to(root)) for path in [*root.glob("nbs/[!._]*.ipynb"), *root.glob("nbs/*.md"), *root.glob("*.md")]}
     told = []
     for name in patterns.keys() | pages:
@@ -87,9 +88,9 @@ def test_one_version_stands_everywhere():
     told = versions_told(ROOT)
     assert {version for _, version in told} == {SETTINGS["version"]}, told
     names = [name for name, _ in told]
-    # settings, package, changelog; a badge and an install cell in each page; a badge in the README for each chapter
+    # settings, package, changelog, citation; a badge and an install cell in each page; a badge in the README for each chapter
     assert all(names.count(f"nbs/{path.name}") == 2 for path in LESSONS) and names.count("README.md") == len(CHAPTERS)
-    assert all(names.count(name) == 1 for name in ("settings.ini", "vae_tutorial/__init__.py", "CHANGELOG.md"))
+    assert all(names.count(name) == 1 for name in ("settings.ini", "vae_tutorial/__init__.py", "CHANGELOG.md", "CITATION.cff"))
 
 
 def text_files(folder):
@@ -98,7 +99,7 @@ def text_files(folder):
 
 def test_set_version_changes_every_place_and_nothing_else_and_takes_releases_alone(tree_copy):
     (tree_copy / "tools").mkdir()
-    for name in ("README.md", "CHANGELOG.md", "tools/set_version.py"):
+    for name in ("README.md", "CHANGELOG.md", "CITATION.cff", "tools/set_version.py"):
         shutil.copyfile(ROOT / name, tree_copy / name)
     script, before = tree_copy / "tools" / "set_version.py", text_files(tree_copy)
     for text in ("", "v1.0.0", "1.0", "1.0.0-rc1", "1.0.0+local"):
@@ -120,7 +121,8 @@ def test_set_version_changes_every_place_and_nothing_else_and_takes_releases_alo
 
 
 def test_every_address_of_the_repository_is_that_of_settings():
-    for file in [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "_quarto.yml", *map(str, NOTEBOOKS))]:
+    for file in [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CITATION.cff", "_quarto.yml",
+                                        ".github/ISSUE_TEMPLATE/config.yml", *map(str, NOTEBOOKS))]:
         text = file.read_text(encoding="utf-8")
         for found in re.findall(r"github(?:\.com)?/([\w-]*vae[\w-]*/[\w-]+)", text):
             assert found == REPOSITORY, f"{file.name}: {found}"
@@ -133,6 +135,12 @@ def test_quarto_has_the_title_and_the_link_that_nbdev_reads():
     assert website["site-url"] == SETTINGS["doc_host"] + SETTINGS["doc_baseurl"]
     link = ROOT / "nbs" / "_quarto.yml"
     assert link.is_symlink() and link.read_text() == read("_quarto.yml")
+
+
+def test_citation_says_what_settings_say():
+    citation = yaml.safe_load(read("CITATION.cff"))
+    assert citation["repository-code"] == SETTINGS["git_url"] and citation["url"] == SETTINGS["doc_host"] + SETTINGS["doc_baseurl"]
+    assert [author["name"] for author in citation["authors"]] == [SETTINGS["author"]] and citation["keywords"] == SETTINGS["keywords"].split()
 
 
 # --- requirements ---
@@ -232,7 +240,7 @@ WORKFLOWS = sorted(path.stem for path in (ROOT / ".github" / "workflows").glob("
 
 
 def test_the_same_pythons_everywhere():
-    assert workflow("test")["jobs"]["test"]["strategy"]["matrix"]["python"] == PYTHONS
+    assert all(workflow("test")["jobs"][job]["strategy"]["matrix"]["python"] == PYTHONS for job in ("unit", "chapters"))
     accepted = re.search(r"^ *([\d.|]+)\) ;;$", read("tools/make_venv.sh"), re.MULTILINE)[1]
     assert accepted.split("|") == PYTHONS and SETTINGS["min_python"] == PYTHONS[0]
     classified = re.findall(r"Programming Language :: Python :: (3\.\d+)", read("setup.py"))
@@ -259,10 +267,35 @@ def test_workflow_calls_what_is_there(name):
     assert all(0 < job["timeout-minutes"] <= 360 for job in workflow(name)["jobs"].values()), text
 
 
+def ignored(arguments):
+    return re.findall(r"--ignore-glob=(\S+)", arguments)
+
+
+def test_every_test_runs_in_a_job():
+    own, jobs = workflow("test")["env"]["OWN_JOB"], workflow("test")["jobs"]
+    commands = {name: job["steps"][-1]["run"] for name, job in jobs.items()}
+    assert commands["unit"] == 'make test ARGS="$OWN_JOB"' and commands["deep"] == 'make test-all ARGS="-m deep $OWN_JOB"'
+    named = [re.fullmatch(r'make test-all ARGS="([^"-]+)"', commands[name])[1] for name in ("lint", "chapters", "browser")]
+    assert sorted(" ".join(named).split()) == sorted(ignored(own))
+    assert all(list(ROOT.glob(pattern)) for pattern in ignored(own))
+
+
+def test_what_runs_on_windows_imports_nothing_that_windows_lacks():
+    from conftest import NOT_WINDOWS
+
+    folder = ROOT / "tests"
+    assert all(list(folder.glob(pattern)) for pattern in NOT_WINDOWS)
+    for path in set(folder.glob("*.py")) - {path for pattern in NOT_WINDOWS for path in folder.glob(pattern)}:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = {alias.name for alias in node.names} if isinstance(node, ast.Import) else {getattr(node, "module", "")}
+            assert not names & {"fcntl", "grp", "pwd", "resource", "termios"}, f"{path.name}: import it in the function that needs it"
+
+
 def test_weekly_run_reproduces_and_may_write_issues_alone():
     jobs = workflow("reproduce")["jobs"]
     assert jobs["check"]["strategy"]["matrix"]["command"] == ["make reproduce", "make faults", "make versions"]
     assert "permissions" not in jobs["check"]
+    assert jobs["report"]["needs"] == ["check", "links"] and "permissions" not in jobs["links"]
     assert jobs["report"]["permissions"] == {"issues": "write"} and jobs["report"]["if"] == "failure()"
     # PyYAML reads `on` as true
     assert {"schedule", "workflow_dispatch"} == workflow("reproduce")[True].keys()
@@ -472,3 +505,8 @@ def test_cells_are_short_and_as_wide_as_the_page_and_pictures_have_a_text(path):
 def test_package_names_no_machine():
     for path in Path(ROOT / "vae_tutorial").glob("*.py"):
         assert not re.search(r"(?<!\w)/(home|root|tmp|Users|work)/", path.read_text(encoding="utf-8")), path.name
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_no_mark_of_a_merge_is_left(path):
+    assert not [cell["source"] for cell in cells(path) if re.match("`(<<<<<<<|=======|>>>>>>>)", cell["source"])]

@@ -104,10 +104,12 @@ def test_mathematics_code_and_pictures_are_as_they_should(opened, path):
 def test_explorer_is_moved_by_its_slider(visit):
     page, complaints = visit("01_vae")
     explorer = page.locator(".vae-explorer").first
-    slider, sample = explorer.get_by_role("slider", name="μ"), explorer.locator("dd").first
-    before = sample.inner_text(), slider.get_attribute("aria-valuenow")
-    slider.press("ArrowRight")
-    until(lambda: sample.inner_text() != before[0] and slider.get_attribute("aria-valuenow") != before[1], "other sample")
+    number = lambda text: float(text.replace("−", "-"))
+    state = lambda: [number(text) for text in [*explorer.locator(".widget-readout").all_inner_texts(), explorer.locator("dd").first.inner_text()]]
+    page.wait_for_selector(".vae-explorer .widget-readout")
+    mu, sigma, eps, z = state()
+    explorer.get_by_role("slider", name="μ").press("ArrowRight")
+    until(lambda: state() == pytest.approx([mu + 0.01, sigma, eps, z + 0.01]), "sample one step on")
     assert not complaints
     page.context.close()
 

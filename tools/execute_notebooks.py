@@ -149,9 +149,11 @@ def settle_widgets(notebook, salt):
 
 
 def compress(picture):
-    """Return a PNG in base64 with 256 colours, chosen for it: half the bytes, and no difference that is seen."""
-    file = io.BytesIO()
-    Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
+    """Return a PNG in base64 with 256 colours, chosen for it: a third of the bytes, and no difference that is seen. What is transparent stays so."""
+    image, file = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGBA"), io.BytesIO()
+    opaque = image.getextrema()[3] == (255, 255)
+    method = Image.Quantize.MEDIANCUT if opaque else Image.Quantize.FASTOCTREE        # the better one knows of no transparency
+    image.convert("RGB" if opaque else "RGBA").quantize(256, method, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
     smaller = base64.b64encode(file.getvalue()).decode()
     return min(picture, smaller, key=len)
 

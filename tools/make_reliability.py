@@ -1,17 +1,19 @@
-"""Write the reliability page from its rows, book/results/faults.yml, and what `make faults` and `make mutate` have counted."""
+"""Write the tables of the reliability page, between its marks, from its rows, book/results/faults.yml, and what was counted; the prose stays.
+
+`make faults` and `make mutate` count; both keep their counts in benchmarks/results/faults.json.
+"""
 import json
 import sys
 from pathlib import Path
 
 import yaml
+from make_results import ROOT, filled
 
-ROOT = Path(__file__).resolve().parents[1]
 ROWS = ROOT / "book" / "results" / "faults.yml"
-TRIALS = ROOT / "benchmarks" / "results" / "faults.json"
-MUTATIONS = ROOT / "benchmarks" / "results" / "mutations.json"
+COUNTS = ROOT / "benchmarks" / "results" / "faults.json"
 VERSIONS = ROOT / "benchmarks" / "results" / "versions.json"
 PAGE = ROOT / "nbs" / "reliability.md"
-GROUPS = {"training": "Training and sweeps", "data": "Data and downloads", "files": "Files from elsewhere"}
+GROUPS = ["training", "data", "files"]
 
 
 def read(path):
@@ -23,20 +25,14 @@ def rows():
     return yaml.safe_load(ROWS.read_text(encoding="utf-8"))
 
 
-def sentence(text):
-    """Return a text with a capital at the beginning and no full stop."""
-    text = text.strip()
-    return text[0].upper() + text[1:].removesuffix(".")
-
-
-def table(group, counted, mutations):
+def table(group, counted):
     """Return the rows of a group as a Markdown table."""
     lines = ["| fault | what happens | tried | lost work | wrong result | guards taken out, test red |", "|---|---|---:|---:|---:|---:|"]
     for name, row in rows().items():
         if row.get("group") == group:
-            count, red = counted[name], mutations[name]
-            lines.append(f"| {sentence(row['fault'])} | {sentence(row['answer'])} | {count['tried']:,} | {count['lost']:,} | {count['wrong']:,} "
-                         f"| {sum(red)} of {len(red)} |")
+            count = counted[name]
+            lines.append(f"| {row['fault']} | {row['answer']} | {count['tried']:,} | {count['lost']:,} | {count['wrong']:,} "
+                         f"| {sum(count['red'])} of {len(count['red'])} |")
     return "\n".join(lines)
 
 
@@ -49,16 +45,15 @@ def versions():
     return "\n".join(lines)
 
 
-def page():
-    """Return the text of the page."""
-    text = (ROOT / "book" / "results" / "reliability.md").read_text(encoding="utf-8")
-    trials, mutations = read(TRIALS), read(MUTATIONS)
-    for group, title in GROUPS.items():
-        text = text.replace(f"<!-- {group} -->", f"## {title}\n\n{table(group, trials['rows'], mutations['rows'])}")
-    return text.replace("<!-- machine -->", trials["machine"]).replace("<!-- versions -->", versions())
+def page(text):
+    """Return the page with its tables made anew."""
+    counts = read(COUNTS)
+    for group in GROUPS:
+        text = filled(text, group, table(group, counts["rows"]))
+    return filled(filled(text, "machine", f"They were counted on {counts['machine']}."), "versions", versions())
 
 
-def collect(lines, machine):
+def collect(lines):
     """Return the sums of the counts that tests have written, row by row."""
     sums = {}
     for line in lines:
@@ -66,7 +61,15 @@ def collect(lines, machine):
         total = sums.setdefault(count.pop("row"), dict.fromkeys(count, 0))
         for name, value in count.items():
             total[name] += value
-    return {"machine": machine, "rows": dict(sorted(sums.items()))}
+    return sums
+
+
+def keep(found, path=COUNTS, **more):
+    """Store new counts of rows beside their others, without those of rows that are gone."""
+    counts = read(path) | more
+    new = {name: counts["rows"].get(name, {}) | found.get(name, {}) for name in rows()}
+    text = json.dumps(counts | {"rows": dict(sorted(new.items()))}, indent=1)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def main():
@@ -74,10 +77,9 @@ def main():
         from execute_notebooks import machine
 
         here = machine()
-        found = collect(Path(sys.argv[1]).read_text(encoding="utf-8").splitlines(),
-                        f"{here['processor']}; Python {here['Python']}, PyTorch {here['torch']}")
-        TRIALS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    PAGE.write_text(page(), encoding="utf-8")
+        keep(collect(Path(sys.argv[1]).read_text(encoding="utf-8").splitlines()),
+             machine=f"{here['processor']}; Python {here['Python']}, PyTorch {here['torch']}")
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     print(f"wrote {PAGE.relative_to(ROOT)}")
 
 

@@ -12,7 +12,6 @@ or what book/results/faults.yml says.
 """
 import argparse
 import ast
-import json
 import os
 import re
 import shutil
@@ -22,7 +21,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from make_reliability import MUTATIONS, ROOT, rows
+from make_reliability import ROOT, keep, rows
 
 KEPT = ("vae_tutorial", "tests", "tools", "nbs", "book/results", "settings.ini", "_quarto.yml", "pyproject.toml", "constraints.txt", "setup.py")
 MARK = re.compile(r"  # guard: (\S+)$", re.MULTILINE)
@@ -124,9 +123,7 @@ def main():
     with ThreadPoolExecutor(max_workers=2) as pool:
         running = {name: [pool.submit(red_without, name, *guard) for guard in guards(rows()[name])] for name in asked}
     found = {name: [each.result() for each in results] for name, results in running.items() if not any(map(failed, results))}
-    kept = json.loads(MUTATIONS.read_text(encoding="utf-8"))["rows"] if MUTATIONS.exists() else {}
-    kept = {name: red for name, red in (kept | found).items() if name in rows()}
-    MUTATIONS.write_text(json.dumps({"rows": dict(sorted(kept.items()))}, indent=1) + "\n", encoding="utf-8")
+    keep({name: {"red": red} for name, red in found.items()})
     bad = [name for name in asked if not all(found.get(name, [False]))]
     if bad:
         sys.exit(f"error: a guard can be taken out and no test sees it, or the test could not be run: {', '.join(bad)}")

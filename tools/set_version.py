@@ -1,6 +1,6 @@
 """Write the version of a release wherever it stands; `python tools/set_version.py 0.2.0` is all that a release needs before its commit.
 
-It goes to settings.ini, which owns it, to the Colab badges of the chapters and of the README, to the cells that install the
+It goes to settings.ini, which owns it, to CITATION.cff, to the Colab badges of the chapters and of the README, to the cells that install the
 package in Colab, to a heading of its own in CHANGELOG.md, and with nbdev_export to the package. Doing it twice changes nothing.
 """
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 from packaging.version import InvalidVersion, Version
 
 ROOT = Path(__file__).resolve().parents[1]
-ENTRY = re.compile(r"(?<=^version = ).*$", re.MULTILINE)
+ENTRY = re.compile(r"^(version(?: =|:)) .*$", re.MULTILINE)
 # The tag in the address of a notebook in Colab, and the release that a page installs. Notebooks are changed as text:
 # so nothing else in them moves.
 TAG = re.compile(r"(?<=//colab\.research\.google\.com/github/)([\w-]+/[\w-]+/blob/)[^/]+(?=/nbs/)")
@@ -34,8 +34,8 @@ def release(text):
 
 
 def in_settings(text, version):
-    """Return settings.ini with the version."""
-    return ENTRY.sub(version, text)
+    """Return settings.ini, or CITATION.cff, with the version."""
+    return ENTRY.sub(rf"\1 {version}", text)
 
 
 def in_page(text, version):
@@ -63,7 +63,8 @@ def rewrite(path, change, version):
 def set_version(version, root=ROOT):
     """Write the version into every file that tells it; return the names of those that changed."""
     pages = [*sorted(root.glob("nbs/[!._]*.ipynb")), root / "README.md"]
-    places = {root / "settings.ini": in_settings, root / "CHANGELOG.md": in_changelog} | dict.fromkeys(pages, in_page)
+    places = {root / "settings.ini": in_settings, root / "CITATION.cff": in_settings, root / "CHANGELOG.md": in_changelog}
+    places |= dict.fromkeys(pages, in_page)
     changed = [path for path, change in places.items() if rewrite(path, change, version)]
     subprocess.run([sys.executable, "-c", NBDEV_EXPORT], cwd=root, check=True)
     return [str(path.relative_to(root)) for path in changed]

@@ -89,9 +89,9 @@ def pca(codes: _Points, n: int = 2) -> Pca:
     return Pca(projections, (shares / shares.sum())[:n], components[:n], mean)
 
 # %% ../nbs/05_latent_space.ipynb #a5fe9500
-# Okabe and Ito's eight, then a light grey and a dark brown
+# six of Okabe and Ito's, and four found by a search; none is lost on white or on black
 CLASS_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00",
-                "#56B4E9", "#F0E442", "#000000", "#BBBBBB", "#661100")
+                "#56B4E9", "#8866EE", "#773344", "#335500", "#2200EE")
 
 
 def scatter(points: _Points, labels: _Points, class_names: Sequence[str] | None = None,
@@ -134,7 +134,7 @@ def scatter(points: _Points, labels: _Points, class_names: Sequence[str] | None 
         name = label if class_names is None else class_names[label]
         x, y = np.median(places[classes == label], axis=0)
         ax.text(x, y, str(name), ha="center", va="center", fontweight="bold",
-                fontsize=9, path_effects=[halo])
+                fontsize=9, color="black", path_effects=[halo])
     ax.set_aspect("equal", adjustable="datalim")
     ax.set_title(title or "")
     if not ticks:

@@ -233,7 +233,7 @@ def backdrop(images: Tensor, columns: int) -> bytes:
 def figure_png(figure: Figure) -> bytes:
     """A small PNG of a matplotlib figure, in 64 colours."""
     file, small = BytesIO(), BytesIO()
-    figure.savefig(file, dpi=100)
+    figure.savefig(file, dpi=100, facecolor="white")
     Image.open(file).convert("RGB").quantize(64).save(small, "PNG", optimize=True)
     return small.getvalue()
 

@@ -11,15 +11,21 @@ code-fold: true                code and output are folded away until the reader 
 (any other)                    only the line itself is not shown
 """
 import re
+from pathlib import Path
 
 from docutils import nodes
+from PIL import Image
 
 SOLUTION = "#@title Solution\n"
 DIRECTIVE = re.compile(r"\s*#\s*\|\s*([\w-]+)\s*:?\s*(.*?)\s*$")
 
 
+class picture(nodes.General, nodes.Element):
+    """A box for a picture that a cell drew; its attribute `width` is the picture's in pixels."""
+
+
 class fold(nodes.General, nodes.Element):
-    """A part of the page that opens at a click; its attribute `summary` is what the reader clicks on."""
+    """A part of the page that opens at a click; its attribute `summary` is what the reader clicks on, `kind` a class for the style."""
 
 
 def split_directives(source):
@@ -61,6 +67,13 @@ def describe_images(output, text):
         image["alt"] = text
 
 
+def frame_images(app, output):
+    """Put every picture of an output in a box of its own that knows how wide the picture is."""
+    for image in list(output.findall(nodes.image)):
+        with Image.open(Path(app.srcdir, image["uri"])) as drawn:
+            image.replace_self(picture("", image.deepcopy(), width=drawn.width))
+
+
 def fold_cell(cell, solution):
     """Put a cell's code and output behind a line to click on."""
     summary = "Show the solution" if solution else "Show the code"
@@ -74,7 +87,7 @@ def part(cell, name):
     return next((child for child in cell.children if child.get("nb_element") == name), None)
 
 
-def show_cell(cell):
+def show_cell(app, cell):
     """Carry out the directives of one cell."""
     source, output = part(cell, "cell_code_source"), part(cell, "cell_code_output")
     block = next(source.findall(nodes.literal_block), None) if source is not None else None
@@ -85,12 +98,15 @@ def show_cell(cell):
         return remove(cell)
     solution = code.startswith(SOLUTION)        # the line under which Colab folds it
     set_code(block, code.removeprefix(SOLUTION))
+    block["exported"] = asks(directives, "export", "exports")
     if not code or asks(directives, "hide_input", "echo: false"):
         remove(source)
     if asks(directives, "hide_output", "output: false"):
         remove(output)
     elif output is not None and "fig-alt" in directives:
         describe_images(output, directives["fig-alt"])
+    if output is not None:
+        frame_images(app, output)
     if not cell.children:
         remove(cell)
     elif asks(directives, "code-fold: true"):
@@ -101,12 +117,22 @@ def show_cells(app, doctree):
     """Carry out the directives of every code cell of a page."""
     for cell in list(doctree.findall(nodes.container)):
         if cell.get("nb_element") == "cell_code":
-            show_cell(cell)
+            show_cell(app, cell)
+
+
+def open_picture(translator, node):
+    """Begin the HTML of a picture's box."""
+    translator.body.append(f'<div class="picture" style="--width: {node["width"]}px">\n')
+
+
+def close_picture(translator, node):
+    """End the HTML of a picture's box."""
+    translator.body.append("</div>\n")
 
 
 def open_fold(translator, node):
     """Begin the HTML of a folded part."""
-    translator.body.append(f'<details class="fold"><summary>{translator.encode(node["summary"])}</summary>\n')
+    translator.body.append(f'<details class="{node.get("kind", "fold")}"><summary>{translator.encode(node["summary"])}</summary>\n')
 
 
 def close_fold(translator, node):
@@ -115,6 +141,7 @@ def close_fold(translator, node):
 
 
 def setup(app):
+    app.add_node(picture, html=(open_picture, close_picture), latex=(lambda *_: None, lambda *_: None))
     app.add_node(fold, html=(open_fold, close_fold), latex=(lambda *_: None, lambda *_: None))
     app.connect("doctree-read", show_cells)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
