@@ -165,17 +165,21 @@ def test_processes_share_a_cache_and_some_are_killed(fault, small, server, tmp_p
 
         os.replace = slow
         warnings.simplefilter("error")
-        for i in range(ROUNDS):
-            if load(folder / str(i)) != right:
-                os._exit(3)
-        os._exit(0)
+        try:
+            os._exit(0 if all(load(folder / str(i)) == right for i in range(ROUNDS)) else 3)
+        finally:
+            os._exit(4)
+
+    def stuck(folder, process):
+        ended = os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return ended or Path(f"{folder}.{process}.stuck").exists()
 
     ROUNDS, report, right = 6, [], load(root / "first")
     for number in trials:
         folder, count = root / str(number), (1, 2)[number % 2]
         in_the_middle = number % 4 > 1
         killed = [start(folder, rng.randrange(4) if in_the_middle else None) for _ in range(count)]
-        while in_the_middle and len(list(root.glob(f"{number}.*.stuck"))) < count:
+        while in_the_middle and not all(stuck(folder, process) for process in killed):
             time.sleep(0.001)
         others = [start(folder) for _ in range(count)]
         time.sleep(rng.uniform(0.02, 0.3))
