@@ -14,10 +14,10 @@ SITE_SOURCES := settings.ini tools/build_site.py tools/fetch_assets.py book/asse
 	book/static/widgets/*.js nbs/widgets/*.json vae_tutorial/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help course site test reproduce pretrained results bench faults mutate versions clean distclean
+.PHONY: help course site test test-all reproduce pretrained results bench faults mutate versions clean distclean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 course: $(SITE)  ## build the course and serve it on http://127.0.0.1:8000 (PORT=8001 for another port)
 	@$(PY) tools/serve_site.py --port $(PORT)
@@ -25,7 +25,10 @@ course: $(SITE)  ## build the course and serve it on http://127.0.0.1:8000 (PORT
 site: $(SITE)  ## build the course into _build/html
 	@echo "The site is in _build/html"
 
-test: .venv/.ready  ## run every check: notebooks, package, repository, site in a browser
+test: .venv/.ready  ## check a change: package, notebooks, repository, the site in a browser (some minutes)
+	@$(PY) -m pytest -m "not deep" $(ARGS)
+
+test-all: .venv/.ready  ## run every check, those of `make test` and the deep ones (a quarter of an hour or more)
 	@$(PY) -m pytest $(ARGS)
 
 reproduce: .venv/.ready  ## run every page on the full data and store its outputs (goes on where it was stopped)

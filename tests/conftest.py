@@ -1,4 +1,4 @@
-"""What all tests share: folders, the environment of a reader without network, processes with a time limit, counted faults."""
+"""What all tests share: folders, the environment of a reader without network, processes, the site in a browser, counted faults."""
 import json
 import os
 import re
@@ -6,12 +6,14 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections import namedtuple
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,8 +40,8 @@ if sys.platform == "darwin":
 
     torch.backends.mps.is_available = lambda: False
 
-# Examples are drawn the same way on each run, so that a failure in CI is seen again at home.
-settings.register_profile("course", derandomize=True, deadline=None, database=None)
+# Examples are drawn the same way on each run, so that a failure in CI is seen again at home; a slow machine may be slow.
+settings.register_profile("course", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("course")
 
 # `make faults` asks for as many trials as the reliability page tells of, and for the file in which they are counted.
@@ -52,26 +54,39 @@ def tries(short, full):
 
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "book" / "_ext")]
 
+# A machine may be slow and busy: what takes longer than this many seconds hangs, be it a process or one step of it.
+HANG, STEP_HANGS = 1800, 300
+
 PHONE = (390, 844)        # width and height of the window
 DESK = (1280, 1000)       # where a line of code of 88 columns must fit
 Visit = namedtuple("Visit", "page complaints")
 
 
-class OneWorkerPerFile(LoadFileScheduling):
-    """Keeps the tests of a file, and all that need the browser, on one worker, so that what they share is made once.
+# The files that take long, and each notebook by itself; what makes the wheel and its environment comes first, for the notebooks wait for it.
+LONGEST = ["test_wheel", "test_explorers_site", "test_jupyterlab", "notebooks", "test_site", "test_training"]
 
-    Notebooks run side by side. (Marks for `--dist=loadgroup` do nothing with pytest 9.2 and pytest-xdist 3.8.)
+
+class OneWorkerPerFile(LoadFileScheduling):
+    """Keeps the tests of a file on one worker, so that what they share is made once; notebooks run side by side.
+
+    (Marks for `--dist=loadgroup` do nothing with pytest 9.2 and pytest-xdist 3.8.)
     """
 
     def _split_scope(self, nodeid):
         path, test = nodeid.split("::", 1)
-        if test.startswith("test_notebook_runs"):
-            return nodeid
-        return "browser" if path.endswith(("site.py", "pages.py", "jupyterlab.py")) else path
+        return nodeid if test.startswith("test_notebook_runs") else path
 
 
 def pytest_xdist_make_scheduler(config, log):
     return OneWorkerPerFile(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with what takes long, so that both workers end together."""
+    def place(item):
+        name = "notebooks" if item.name.startswith("test_notebook_runs") else item.path.stem
+        return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+    items.sort(key=place)
 
 
 class Fault:
@@ -114,7 +129,7 @@ def fault():
     counted.check()
 
 
-def run_process(*command, timeout, cwd=ROOT, python=sys.executable, **environment):
+def run_process(*command, timeout=HANG, cwd=ROOT, python=sys.executable, **environment):
     """Run a command of an interpreter's environment to its end; fail with its output unless it succeeds.
 
     The command gets its own process group and all of it is killed when the time is up, so that no worker of it is left.
@@ -133,6 +148,44 @@ def run_process(*command, timeout, cwd=ROOT, python=sys.executable, **environmen
     if process.returncode:
         pytest.fail(f"exit status {process.returncode}: {' '.join(map(str, command))}\n{output}", pytrace=False)
     return output
+
+
+def until(answer, what):
+    """Wait until `answer()` gives something true, and return that."""
+    end = time.monotonic() + STEP_HANGS
+    while not (given := answer()):
+        if time.monotonic() > end:
+            pytest.fail(f"there is still no {what}", pytrace=False)
+        time.sleep(0.05)
+    return given
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory):
+    """Return a function that makes a folder, unless another worker has made it or is about to."""
+    import fcntl
+
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder(name, make):
+        path, done = shared / name, shared / f"{name}.done"
+        with open(shared / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(path, ignore_errors=True)
+                make(path)
+                done.touch()
+        return path
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data():
+    """Return 300 training and 70 validation images; no batch size of the tests divides either number."""
+    from factories import small_data
+
+    return small_data()
 
 
 @pytest.fixture
@@ -164,7 +217,11 @@ def browser():
         browser.close()
 
 
-def watched_page(browser, address, viewport, scheme="light"):
+# Canvases that are read again and again, as tests do; and what JupyterLab and anywidget (which draws it when it has come) say on a slow machine.
+HARMLESS = re.compile("willReadFrequently|taking too long to activate|ms to activate|Failed to initialize model")
+
+
+def watched_page(browser, address, viewport=DESK, scheme="light", **options):
     """Return an empty page that reaches no other address, with the list of everything that goes wrong on it."""
     def fulfil(route):
         if route.request.url.startswith((address, "data:", "blob:")):
@@ -173,34 +230,40 @@ def watched_page(browser, address, viewport, scheme="light"):
         return route.abort()
 
     size = dict(zip(("width", "height"), viewport))
-    context, complaints = browser.new_context(viewport=size, color_scheme=scheme), []
+    context, complaints = browser.new_context(viewport=size, color_scheme=scheme, **options), []
+    context.set_default_timeout(1000 * STEP_HANGS)
     page = context.new_page()
     context.route("**/*", fulfil)
-    page.on("console", lambda message: message.type in ("error", "warning") and complaints.append(message.text))
-    # anywidget says so when a script takes more than two seconds to load, and draws it when it has come
-    page.on("pageerror", lambda error: "Failed to initialize model" in str(error) or complaints.append(f"script error: {error}"))
+    page.on("console", lambda message: message.type in ("error", "warning") and not HARMLESS.search(message.text)
+            and complaints.append(message.text))
+    page.on("pageerror", lambda error: HARMLESS.search(str(error)) or complaints.append(f"script error: {error}"))
     page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}"))
     page.on("response", lambda answer: answer.status >= 400 and complaints.append(f"{answer.status}: {answer.url}"))
     return Visit(page, complaints)
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory):
+def site(once):
     """Return the folder of a freshly built site."""
-    folder = tmp_path_factory.mktemp("site") / "html"
-    run_process(ROOT / "tools" / "build_site.py", "--out", folder, timeout=240, SOURCE_DATE_EPOCH="86400")
-    return folder
+    return once("html", lambda folder: run_process(ROOT / "tools" / "build_site.py", "--out", folder, SOURCE_DATE_EPOCH="86400"))
+
+
+@contextmanager
+def served(folder):
+    """Serve a folder, and give its address."""
+    from serve_site import make_server
+
+    server = make_server(folder, port=0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
 
 
 @pytest.fixture(scope="session")
 def address(site):
     """Return the address at which the site is served."""
-    from serve_site import make_server
-
-    server = make_server(site, port=0)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
+    with served(site) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

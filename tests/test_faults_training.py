@@ -1,80 +1,63 @@
 """Faults of training, each really brought about: processes killed at random moments, full disks, damaged files, no memory left."""
-import multiprocessing
 import os
 import random
 import resource
 import signal
 import time
 import warnings
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import factories
 import pytest
-import torch
 from conftest import tries
+from factories import digit_model, small_data, tiny, weights
+from processes import MB, PROCESSES, in_process, used_memory
 
 from vae_tutorial import files
 from vae_tutorial.conv import ConvVAE
-from vae_tutorial.data import ImageData, Split, load_data
+from vae_tutorial.data import load_data
 from vae_tutorial.evaluation import evaluate
 from vae_tutorial.grid import sweep
-from vae_tutorial.runs import TrainingDiverged
 from vae_tutorial.saving import load_model, save_model
-from vae_tutorial.training import LinearBeta, fit
+from vae_tutorial.training import LinearBeta
 from vae_tutorial.vae import VAE
 
 EPOCHS = 6
-MB = 2**20
-# the server imports everything once, so that a process to be killed starts in milliseconds
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["hypothesis", "pytest", "vae_tutorial.conv", "vae_tutorial.evaluation", "vae_tutorial.grid", "xdist.scheduler"])
 # most runs here are shorter than their warm-up
-pytestmark = pytest.mark.filterwarnings("ignore:beta is on its way")
-
-
-def tiny_model(kind=VAE):
-    torch.manual_seed(0)
-    return VAE(hidden_dims=(8,), latent_dim=3) if kind is VAE else ConvVAE(latent_dim=2, channels=(2, 3))
+pytestmark = [pytest.mark.deep, pytest.mark.filterwarnings("ignore:beta is on its way")]
 
 
 def some_data():
-    whole = load_data("mnist", source="sample")
-    part = lambda split, n: Split(split.images[:n], split.labels[:n])
-    return ImageData(part(whole.train, 1000), part(whole.val, 100), None, whole.name, whole.source, whole.class_names)
+    return small_data(1000, 100)
 
 
-def weights(model):
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
+def train(model, folder, epochs=EPOCHS, data=None, **settings):
+    settings = dict(batch_size=128, beta=LinearBeta(2), checkpoint=folder, resume=folder is not None) | settings
+    return factories.train(model, data or some_data(), epochs, **settings)
 
 
-def train(model, folder, epochs=EPOCHS, data=None, **kwargs):
-    return fit(model, data or some_data(), epochs, beta=LinearBeta(2), precision="fp32", device="cpu",
-               checkpoint=folder, resume=folder is not None, progress=False, **kwargs)
+# --- processes that are killed --------------------------------------------------------------------
 
-
-def say(told):
-    """Return a callback that writes a letter for each epoch; `fit` has saved it by then."""
-    def tell(model, history):
+def tell(told):
+    """Return a callback that writes a letter for each epoch, which `fit` has saved by then, and stays a while to be killed there."""
+    def callback(model, history):
         with open(told, "a") as file:
             file.write("x")
-    return tell
+        time.sleep(0.1)
+    return callback
 
 
 def train_and_tell(folder):
-    model = tiny_model()
-    train(model, folder, callbacks=[say(folder / "told"), linger])
+    model = digit_model()
+    train(model, folder, callbacks=[tell(folder / "told")])
     save_model(model, folder / "end.safetensors")
 
 
 def sweep_and_tell(folder):
     sweep(some_data(), {"beta": [1.0, 4.0], "seed": [0, 1]}, folder=folder, epochs=2, hidden_dims=(8,),
-          latent_dim=3, precision="fp32", device="cpu", progress=False, callbacks=[say(folder / "told"), linger])
-
-
-def linger(model, history):
-    """Stay long enough after an epoch to be killed there."""
-    time.sleep(0.3)
+          latent_dim=3, precision="fp32", device="cpu", progress=False, callbacks=[tell(folder / "told")])
 
 
 def epochs_told(folder):
@@ -86,55 +69,28 @@ def epochs_saved(folder):
     return len(files.read_tensors(path)[1]["history"]["epochs"]) if path.exists() else 0
 
 
-def in_process(work, *args, seconds=120):
-    """Run a function in a process of its own and return how that ended; after `seconds` it is killed."""
-    process = PROCESSES.Process(target=work, args=args)
+def killed(work, folder, more, seconds):
+    """Kill the work so many epochs and seconds later, with SIGKILL: no handler, no clean-up; whether it had not ended by itself."""
+    process, wanted = PROCESSES.Process(target=work, args=(folder,)), epochs_told(folder) + more
     process.start()
-    process.join(seconds)
-    if process.is_alive():
-        process.kill()
-        process.join()
-    return process.exitcode
-
-
-def killed_until_done(work, folder, seconds, draw):
-    """Kill the work again and again, sooner or later, until it ends by itself."""
-    patience = seconds
-    while in_process(work, folder, seconds=draw.uniform(0.05, patience)) == -signal.SIGKILL:
-        patience *= 1.3
-
-
-def killed_in_the_middle_of_a_run(folder):
-    """Kill the sweep when a run of two epochs has finished its first."""
-    process = PROCESSES.Process(target=sweep_and_tell, args=(folder,))
-    process.start()
-    while process.is_alive() and epochs_told(folder) % 2 == 0:
+    while process.is_alive() and epochs_told(folder) < wanted:
         time.sleep(0.001)
+    process.join(seconds)
     process.kill()
     process.join()
-
-
-def duration_of(work, folder):
-    folder.mkdir()
-    in_process(time.sleep, 0)             # the first process waits for the server's imports
-    start = time.perf_counter()
-    assert in_process(work, folder) == 0
-    return time.perf_counter() - start
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
 
 
 def test_training_killed_at_random_moments(fault, tmp_path):
-    """SIGKILL: no handler, no clean-up, no goodbye."""
-    seconds = duration_of(train_and_tell, tmp_path / "whole")
-    whole = (tmp_path / "whole" / "end.safetensors").read_bytes()
-    draw = random.Random(0)
+    (tmp_path / "whole").mkdir()
+    assert in_process(train_and_tell, tmp_path / "whole") == 0
+    whole, draw = (tmp_path / "whole" / "end.safetensors").read_bytes(), random.Random(0)
     for trial in fault("training-killed", short=1, full=20):
-        folder = tmp_path / str(trial.number)
+        folder, lost = tmp_path / str(trial.number), False
         folder.mkdir()
-        while in_process(train_and_tell, folder, seconds=draw.uniform(0.1, 0.9) * seconds) == 0:      # too late: once more
-            for file in folder.iterdir():
-                file.unlink()
-        lost = epochs_told(folder) > epochs_saved(folder)
-        killed_until_done(train_and_tell, folder, seconds, draw)
+        while killed(train_and_tell, folder, draw.randrange(1, 4), draw.uniform(0, 0.2)):
+            lost |= epochs_told(folder) > epochs_saved(folder)
         trial.saw(lost=lost, wrong=(folder / "end.safetensors").read_bytes() != whole)
 
 
@@ -145,16 +101,18 @@ def models_of(folder):
 
 
 def test_sweep_killed_at_random_moments(fault, tmp_path):
-    seconds = duration_of(sweep_and_tell, tmp_path / "whole")
-    whole, draw = models_of(tmp_path / "whole"), random.Random(1)
+    (tmp_path / "whole").mkdir()
+    assert in_process(sweep_and_tell, tmp_path / "whole") == 0
+    draw = random.Random(1)
     for trial in fault("sweep-killed", short=1, full=10):
         folder = tmp_path / str(trial.number)
         folder.mkdir()
-        killed_in_the_middle_of_a_run(folder)
-        killed_until_done(sweep_and_tell, folder, 0.9 * seconds, draw)
+        killed(sweep_and_tell, folder, 1, 0)               # in the middle of a run of two epochs
+        while killed(sweep_and_tell, folder, draw.randrange(1, 5), draw.uniform(0, 0.2)):
+            pass
         # an epoch that was told is saved, so none is ever told again
         lost = epochs_told(folder) > epochs_told(tmp_path / "whole")
-        trial.saw(lost=lost, wrong=models_of(folder) != whole)
+        trial.saw(lost=lost, wrong=models_of(folder) != models_of(tmp_path / "whole"))
 
 
 class DyingFile:
@@ -180,7 +138,7 @@ class DyingFile:
 
 def save_and_die(folder, after):
     """Train an epoch more, and die while it is saved: when a share of its bytes is written, or at the call named."""
-    model = tiny_model()
+    model = digit_model()
     if isinstance(after, str):
         setattr(files.os, after, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     else:
@@ -190,38 +148,21 @@ def save_and_die(folder, after):
 
 def test_killed_while_saving(fault, tmp_path):
     """The checkpoint before is whole, and the run ends with the bytes of one that was never killed."""
-    model = tiny_model()
+    model = digit_model()
     train(model, None, epochs=3)
     moments = [0.5, 1.0, "fsync", "replace", 0.0, 0.001, 0.999]
     for trial in fault("killed-while-saving", short=4, full=10 * len(moments)):
         after = moments[trial.number] if trial.number < len(moments) else random.Random(trial.number).random()
         folder = tmp_path / str(trial.number)
-        train(tiny_model(), folder, epochs=2)
+        train(digit_model(), folder, epochs=2)
         assert in_process(save_and_die, folder, after) == -signal.SIGKILL
         try:
-            lost, again = epochs_saved(folder) != 2, tiny_model()
+            lost, again = epochs_saved(folder) != 2, digit_model()
             train(again, folder, epochs=3)
             trial.saw(lost=lost, wrong=not weights(again).equal(weights(model)))
             assert [path.name for path in folder.iterdir()] == ["run.safetensors"], "what the dead left is still there"
         except ValueError:                    # the checkpoint is damaged
             trial.saw(lost=True)
-
-
-# --- divergence in a pool -------------------------------------------------------------------------
-
-def train_at(lr):
-    """The last loss; a rate that is far too high diverges after an epoch or at once."""
-    model = tiny_model()
-    return fit(model, some_data(), 2, lr=lr, precision="fp32", device="cpu", progress=False)[-1].loss
-
-
-def test_a_divergence_in_a_pool_of_processes_is_an_error_like_any_other():
-    with ProcessPoolExecutor(1, mp_context=PROCESSES) as pool:
-        before, diverging, later = (pool.submit(train_at, lr) for lr in (1e-3, 1e7, 1e-3))
-        with pytest.raises(TrainingDiverged, match="epoch 1 diverged: .*lower lr") as caught:
-            diverging.result(timeout=120)
-        assert caught.value.history.ended == "diverged" and caught.value.history.settings["lr"] == 1e7
-        assert before.result(timeout=120) == later.result(timeout=120) < 570
 
 
 # --- disks and memory -----------------------------------------------------------------------------
@@ -258,7 +199,7 @@ def train_on_a_full_disk(folder, how):
         if len(history) == 3:
             room.pop()()
 
-    model, untouched = tiny_model(), tiny_model()
+    model, untouched = digit_model(), digit_model()
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         train(model, folder, epochs=5, callbacks=[watch])
@@ -270,7 +211,7 @@ def train_on_a_full_disk(folder, how):
 
 
 def save_on_a_full_disk(folder, how):
-    path, before = folder / "model.safetensors", tiny_model()
+    path, before = folder / "model.safetensors", digit_model()
     save_model(before, path)
     make_room = fill_disk(folder, how)
     try:
@@ -307,11 +248,11 @@ def test_full_disk(fault, small_disk, work):
 def train_without_rights(folder, shut):
     """What root may do is no test: the process becomes nobody, once all that is needed has been read."""
     data = some_data()
-    train(tiny_model(), None, epochs=1)
+    train(digit_model(), None, epochs=1)
     if os.geteuid() == 0:
         os.setgid(65534)
         os.setuid(65534)
-    model = tiny_model()
+    model = digit_model()
     before, said = weights(model), ""
     try:
         train(model, shut, data=data, callbacks=[lambda *_: os._exit(3)])         # it must say so before the first epoch, not after it
@@ -321,19 +262,14 @@ def train_without_rights(folder, shut):
     assert weights(model).equal(before)
 
 
-def test_folder_that_cannot_be_written_to(fault, tmp_path):
-    shut = tmp_path / "shut"
-    shut.mkdir()
-    for trial in fault("read-only", short=2, full=20):
-        shut.chmod(0o555)
-        for above in (tmp_path, *tmp_path.parents[:3]):
-            above.chmod(above.stat().st_mode | 0o555)
-        trial.saw(lost=in_process(train_without_rights, tmp_path, shut / "below" if trial.number % 2 else shut) != 0)
-        assert not list(shut.iterdir())
-
-
-def used_memory():
-    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+def test_folder_that_cannot_be_written_to(fault):
+    with TemporaryDirectory() as above:             # pytest's own folders are shut for nobody
+        shut = Path(above, "shut")
+        shut.mkdir(mode=0o555)
+        Path(above).chmod(0o755)
+        for trial in fault("read-only", short=2, full=20):
+            trial.saw(lost=in_process(train_without_rights, above, shut / "below" if trial.number % 2 else shut) != 0)
+            assert not list(shut.iterdir())
 
 
 def train_without_memory(folder):
@@ -382,13 +318,17 @@ def refused(model, folder, data):
 
 def test_checkpoint_truncated(fault, tmp_path):
     """At every boundary of 4 kB, of a small run in the tests and of one of 10 MB for the reliability page."""
-    train(tries(tiny_model(), VAE()), tmp_path, epochs=1)
+    train(tries(digit_model(), VAE()), tmp_path, epochs=1)
     path = tmp_path / "run.safetensors"
-    content, model, data = path.read_bytes(), tries(tiny_model(), VAE()), some_data()
+    content, model, data = path.read_bytes(), tries(digit_model(), VAE()), some_data()
     lengths = [0, 1, 7, 8, 100, *range(4096, len(content), 4096), len(content) - 1]
     for trial in fault("checkpoint-truncated", short=len(lengths), full=len(lengths)):
         path.write_bytes(content[:lengths[trial.number]])
         trial.saw(wrong=not refused(model, tmp_path, data))
+
+
+def conv_model():
+    return tiny(ConvVAE, input_shape=(1, 28, 28), channels=(2, 3))
 
 
 def flipped(content, draw):
@@ -401,18 +341,18 @@ def flipped(content, draw):
 def test_checkpoint_with_flipped_bits(fault, tmp_path):
     """Refused; or, where the bit only named the checksum, resumed to the right end."""
     path, draw, data = tmp_path / "run.safetensors", random.Random(0), some_data()
-    train(tiny_model(ConvVAE), tmp_path, epochs=1, data=data)
-    content, whole = path.read_bytes(), tiny_model(ConvVAE)
+    train(conv_model(), tmp_path, epochs=1, data=data)
+    content, whole = path.read_bytes(), conv_model()
     train(whole, tmp_path, epochs=2, data=data)
     for trial in fault("checkpoint-flipped", short=100, full=5000):
         path.write_bytes(flipped(content, draw))
-        model = tiny_model(ConvVAE)
+        model = conv_model()
         trial.saw(wrong=not (refused(model, tmp_path, data) or weights(model).equal(weights(whole))))
 
 
 def test_model_with_flipped_bits(fault, tmp_path):
     """Refused; or, where the bit only named the checksum, the right weights."""
-    path, draw, model = tmp_path / "model.safetensors", random.Random(0), tiny_model()
+    path, draw, model = tmp_path / "model.safetensors", random.Random(0), digit_model()
     save_model(model, path)
     content = path.read_bytes()
     for trial in fault("model-flipped", short=100, full=5000):

@@ -1,13 +1,10 @@
 """The explorers in a JupyterLab with a live kernel, driven in headless Chromium."""
-import base64
-import io
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import namedtuple
 from textwrap import dedent
 from urllib.error import URLError
@@ -17,11 +14,12 @@ import execute_notebooks
 import nbformat
 import numpy as np
 import pytest
-import torch
-from conftest import watched_page
-from PIL import Image
+from conftest import HANG, STEP_HANGS, until, watched_page
+from test_explorers_site import decoded, picture
 
 from vae_tutorial.saving import load_pretrained
+
+pytestmark = pytest.mark.deep
 
 WINDOW = (1000, 1100)
 MODEL = "mnist-mlp-2d"
@@ -58,17 +56,6 @@ ASK = """async (code) => {
 Lab = namedtuple("Lab", "address token folder")
 
 
-def until(answer, what, seconds=15):
-    """Wait until `answer()` gives something true, and return that."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = answer()
-        if found:
-            return found
-        time.sleep(0.05)
-    pytest.fail(f"after {seconds} s there is still no {what}")
-
-
 @pytest.fixture(scope="session")
 def lab(browser, tmp_path_factory):
     """Return a JupyterLab that knows no settings of the user, and the folder of its notebooks."""
@@ -94,18 +81,14 @@ def await_server(process, runtime, log):
     def server():
         if process.poll() is not None:
             pytest.fail(f"JupyterLab ended at once:\n{log.read_text()}", pytrace=False)
-        # The file is there before it is written.
-        return next((json.loads(text) for path in runtime.glob("jpserver-*.json") if (text := path.read_text())), None)
-
-    def answers():
+        # The file is there before it is written, and before the server listens.
+        told = next((json.loads(text) for path in runtime.glob("jpserver-*.json") if (text := path.read_text())), None)
         try:
-            urlopen(f"{told['url']}api", timeout=60).close()
-        except URLError:          # the file is there before the server listens
-            return False
-        return True
+            return told and urlopen(f"{told['url']}api", timeout=STEP_HANGS).close() or told
+        except URLError:
+            return None
 
-    told = until(server, "JupyterLab", seconds=60)
-    until(answers, "answer of JupyterLab", seconds=60)
+    told = until(server, "answer of JupyterLab")
     return told["url"], told["token"]
 
 
@@ -113,7 +96,7 @@ def stop(process):
     """End a Jupyter server: it ends its kernels, which have process groups of their own, unless it hangs."""
     os.killpg(process.pid, signal.SIGTERM)
     try:
-        process.wait(timeout=10)
+        process.wait(timeout=STEP_HANGS)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -146,24 +129,15 @@ class Notebook:
 
     def picture(self):
         """Return the grey values that the explorer has drawn, shape (28, 28)."""
-        address = self.explorer().get_by_role("img", name="image decoded at").evaluate("canvas => canvas.toDataURL()")
-        picture = Image.open(io.BytesIO(base64.b64decode(address.split(",")[1])))
-        return np.asarray(picture.convert("L"), dtype=int)
+        return picture(self.explorer().get_by_role("img", name="image decoded at"))
 
     def shows(self, z):
         """Say whether the picture is the one that PyTorch decodes at `z`, to one grey level."""
-        return abs(self.picture() - decoded(z)).max() <= 1
+        return (self.picture() - decoded(load_pretrained(MODEL), z)).abs().max() <= 1
 
     def z(self):
         """Return the explorer's z as Python has it."""
         return json.loads(self.ask("print(explorer.z)"))
-
-
-def decoded(z):
-    """Return the grey values of the image that PyTorch decodes at `z`: ink on paper, shape (28, 28)."""
-    with torch.no_grad():
-        intensities = load_pretrained(MODEL).decode(torch.tensor([z], dtype=torch.float32)).sigmoid()[0, 0]
-    return 255 - np.rint(255 * intensities.numpy()).astype(int)
 
 
 def write_notebook(path):
@@ -210,18 +184,15 @@ def python_sees(notebook, is_there):
         return notebook.ask("print(moves[-1:])") == f"[{z}]" and is_there(z) and z
 
     z = until(last_move, "such move in Python")
-    assert notebook.shows(z)
+    until(lambda: notebook.shows(z), f"picture of {z}")
 
 
-def test_keys_move_the_point_and_python_sees_it(live, explorer):
-    explorer.get_by_role("application").focus()
+def test_keys_and_pointer_move_the_point_and_python_sees_it(live, explorer):
+    plane = explorer.get_by_role("application")
+    plane.focus()
     for key in ("ArrowRight", "ArrowRight", "Shift+ArrowUp"):
         live.page.keyboard.press(key)
     python_sees(live, lambda z: z[0] > 0 and z[1] > 0)
-
-
-def test_pointer_drags_the_point_and_python_sees_it(live, explorer):
-    plane = explorer.get_by_role("application")
     plane.scroll_into_view_if_needed()
     place = plane.bounding_box()
     middle = (place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
@@ -271,12 +242,13 @@ def test_cell_runs_again(live, explorer):
     assert explorer.count() == 1
 
 
-def answers(notebook):
-    """Say whether an explorer without Python moves when a key is pressed."""
-    plane, before = notebook.explorer().get_by_role("application"), notebook.picture()
-    plane.focus()
+def still_answers(notebook, z):
+    """See that an explorer without Python shows a code, and moves when a key is pressed."""
+    until(lambda: notebook.shows(z), f"picture of {z}")
+    notebook.explorer().get_by_role("application").focus()
     notebook.page.keyboard.press("Shift+ArrowLeft")
-    return (notebook.picture() != before).any()
+    until(lambda: not notebook.shows(z), "other picture")
+    assert not notebook.complaints
 
 
 def test_saved_notebook_shows_the_explorer_when_it_is_opened_again(live, explorer, open_notebook, lab):
@@ -286,19 +258,17 @@ def test_saved_notebook_shows_the_explorer_when_it_is_opened_again(live, explore
     # Another name has a kernel of its own.
     shutil.copyfile(lab.folder / "live.ipynb", lab.folder / "saved.ipynb")
     saved = open_notebook("saved.ipynb")
-    assert saved.shows([1, -1]) and answers(saved)
     assert "'explorer' is not defined" in saved.ask("explorer")
-    assert not saved.complaints
+    still_answers(saved, [1, -1])
 
 
 def test_notebook_from_elsewhere_shows_a_still_until_it_is_trusted(open_notebook, lab):
     path = lab.folder / "stored.ipynb"
     write_notebook(path)
-    notebook, _ = execute_notebooks.run(path, timeout=60)
+    notebook, _ = execute_notebooks.run(path, timeout=HANG)
     nbformat.write(notebook, path)
     stored = open_notebook(path.name)
     stored.page.wait_for_selector(".jp-OutputArea figure img")
     assert stored.page.locator(".vae-explorer").count() == 0
     stored.trust()
-    assert stored.shows([0, 0]) and answers(stored)
-    assert not stored.complaints
+    still_answers(stored, [0, 0])

@@ -3,13 +3,12 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 
 import execute_notebooks
 import nbformat
 import pytest
-from conftest import NOTEBOOKS, ROOT, run_process
+from conftest import HANG, NOTEBOOKS, ROOT, run_process, until
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from widget_states import lay_in, state_file
 
@@ -17,14 +16,12 @@ from widget_states import lay_in, state_file
 NBDEV_TEST = "import sys; from nbdev.test import nbdev_test; nbdev_test(sys.argv[1], n_workers=0)"
 NBDEV_EXPORT = "from nbdev.doclinks import nbdev_export; nbdev_export()"
 NBDEV_CLEAN = "from nbdev.clean import nbdev_clean; nbdev_clean()"
-SECONDS = 480      # for a notebook on two cores that others use too
 
 
-@pytest.mark.timeout(SECONDS + 30)
 @pytest.mark.parametrize("name", ["index", "00_data"])
 def test_notebook_runs_in_nbdev(name, tree_copy):
     # all chapters run in test_wheel.py; these show that nbdev's own command works on a page and on chapters
-    output = run_process("-c", NBDEV_TEST, tree_copy / "nbs" / f"{name}.ipynb", timeout=SECONDS)
+    output = run_process("-c", NBDEV_TEST, tree_copy / "nbs" / f"{name}.ipynb")
     assert "Success" in output
 
 
@@ -34,13 +31,12 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_text(encoding="utf-8") for path in files}
 
 
-@pytest.mark.parametrize("code, command", [(NBDEV_EXPORT, "nbdev_export"), (NBDEV_CLEAN, "nbdev_clean")],
-                         ids=["export", "clean"])
+@pytest.mark.parametrize("code, command", [(NBDEV_EXPORT, "nbdev_export"), (NBDEV_CLEAN, "nbdev_clean")], ids=["export", "clean"])
 def test_nothing_is_left_to_do(tree_copy, code, command):
     for module in tree_copy.glob("vae_tutorial/*.py"):
         if command == "nbdev_export" and module.name not in ("__init__.py", "_modidx.py"):
             module.unlink()           # a module that no notebook exports is not written again
-    run_process("-c", code, timeout=120, cwd=tree_copy)
+    run_process("-c", code, cwd=tree_copy)
     before, after = contents(ROOT), contents(tree_copy)
     changed = [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
     assert not changed, f"run {command} and commit what it changes in {sorted(changed)}"
@@ -67,11 +63,11 @@ def stored(path):
 
 def test_outputs_are_stored_and_cells_with_flags_are_not_run(workshop):
     path = workshop("print(6 * 7)", "#| eval: false\nprint('never')", "#| notest\nprint('neither')")
-    execute_notebooks.execute(path, timeout=60)
+    execute_notebooks.execute(path, timeout=HANG)
     assert stored(path) == ["42\n", "", ""]
     assert execute_notebooks.is_done(path)
     first = path.read_bytes()
-    execute_notebooks.execute(path, timeout=60)
+    execute_notebooks.execute(path, timeout=HANG)
     assert path.read_bytes() == first
     path.write_text(path.read_text().replace("6 * 7", "6 * 8"))
     assert not execute_notebooks.is_done(path)
@@ -81,7 +77,7 @@ def test_failing_cell_leaves_the_notebook_as_it_was(workshop):
     path = workshop("print('begun')", "1 / 0")
     before = path.read_bytes()
     with pytest.raises(execute_notebooks.Refused, match=r"page\.ipynb(?s:.*)1 / 0(?s:.*)ZeroDivisionError"):
-        execute_notebooks.execute(path, timeout=60)
+        execute_notebooks.execute(path, timeout=HANG)
     assert path.read_bytes() == before and not execute_notebooks.is_done(path)
 
 
@@ -112,11 +108,12 @@ def stored_widgets(path):
 
 
 def test_shown_widgets_are_stored_under_the_same_ids_in_each_run(workshop):
+    # neither the slider of the first cell nor the widget of the second is shown
     path = workshop("import anywidget, traitlets\nfrom ipywidgets import FloatSlider, HBox, IntSlider\nIntSlider()\n0",
                     "class Tiny(anywidget.AnyWidget):\n    _esm = 'export default {}'\n"
                     "    weights = traitlets.Bytes(b'abc').tag(sync=True)\nunused = Tiny()",
                     "HBox([Tiny(), FloatSlider(0.25)])")
-    execute_notebooks.execute(path, timeout=60)
+    execute_notebooks.execute(path, timeout=HANG)
     first = path.read_bytes()
     models = stored_widgets(path)
     assert b"YWJj" not in first and b"YWJj" in state_file(path).read_bytes()      # beside the notebook, not in it
@@ -127,36 +124,50 @@ def test_shown_widgets_are_stored_under_the_same_ids_in_each_run(workshop):
     shown = nbformat.read(path, 4).cells[2].outputs[0].data[execute_notebooks.VIEW]["model_id"]
     children = {name.removeprefix("IPY_MODEL_") for name in models[shown]["state"]["children"]}
     assert {models[name]["model_name"] for name in children} == {"AnyModel", "FloatSliderModel"}
-    execute_notebooks.execute(path, timeout=60)
+    execute_notebooks.execute(path, timeout=HANG)
     assert path.read_bytes() == first
-
-
-def test_widgets_that_no_output_shows_are_not_stored(workshop):
-    path = workshop("from ipywidgets import IntSlider\nslider = IntSlider()\nslider.value")
-    execute_notebooks.execute(path, timeout=60)
-    assert not stored_widgets(path)
 
 
 def test_path_in_the_state_of_a_widget_is_refused(workshop):
     path = workshop(f"import anywidget\nclass Tiny(anywidget.AnyWidget):\n    _esm = 'export default {{}}; // from {ROOT}'\nTiny()")
     with pytest.raises(execute_notebooks.Refused, match=r"page\.ipynb: the state of its AnyModel holds a path"):
-        execute_notebooks.execute(path, timeout=60)
+        execute_notebooks.execute(path, timeout=HANG)
 
 
 def test_interrupted_run_leaves_the_notebook_as_it_was(workshop, tmp_path):
     started = tmp_path / "started"
-    path = workshop(f"import pathlib, time; pathlib.Path({str(started)!r}).touch(); time.sleep(60)")
+    path = workshop(f"import pathlib, time; pathlib.Path({str(started)!r}).touch(); time.sleep({HANG})")
     before = path.read_bytes()
     # As at a terminal: a shell in the background starts its commands deaf to Ctrl-C.
     listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen([sys.executable, ROOT / "tools" / "execute_notebooks.py", path], text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=listening) as process:
-        while not started.exists() and process.poll() is None:
-            time.sleep(0.1)
+        until(lambda: started.exists() or process.poll() is not None, "start")
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=HANG)
     assert process.returncode == 1 and "stopped" in output and "Traceback" not in output
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("source, status, words", [
+    ("import torch\ntorch.manual_seed(0)\ntorch.rand(3)", 0, "as stored"), ("#| eval: false\nprint('never')", 0, "as stored"),
+    ("import os; print(int.from_bytes(os.urandom(8)))", 1, "cell 1 ("), ("import uuid; uuid.uuid4().int", 1, "cell 1 ("),
+    ("import os; print(f'{int.from_bytes(os.urandom(4))} ms')", 0, "cell 1"), ("import time; print(time.perf_counter())", 0, "cell 1"),
+    ("import os; print(f'{int.from_bytes(os.urandom(4))} images per second')", 0, "cell 1")])
+def test_check_names_the_cell_that_differs_unless_it_is_a_timing(workshop, capsys, source, status, words):
+    path = workshop("print(6 * 7)", source)
+    execute_notebooks.execute(path, timeout=HANG)
+    before = path.read_bytes()
+    assert execute_notebooks.check(path, timeout=HANG) == status
+    assert path.read_bytes() == before and words in capsys.readouterr().out
+
+
+def test_check_takes_no_other_number_for_a_timing_and_sees_an_output_that_is_gone(workshop, capsys):
+    for text in ("5 steps", "10 samples", "12 s0", "7 minibatches", "loss 102.3 nats"):
+        assert not execute_notebooks.is_timed(new_code_cell("print(x)", outputs=[new_output("stream", text=text)])), text
+    path = workshop("x = 1", "1 + 1")
+    assert execute_notebooks.check(path, timeout=HANG) == 1
+    assert "cell 1 (" in capsys.readouterr().out
 
 
 def test_solutions_are_folded_wherever_they_are_read():

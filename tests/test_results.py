@@ -1,5 +1,4 @@
 """The models that are shipped are what they say, and the results page says what the records say."""
-import hashlib
 import json
 import shutil
 
@@ -31,20 +30,15 @@ def test_all_models_are_there_and_small():
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
-def test_a_model_loads_ready_for_use(name):
-    model = load_pretrained(name)
+def test_a_model_loads_ready_for_use_with_its_recipe_and_its_figures(name):
+    model, about = load_pretrained(name), about_pretrained(name)
     assert isinstance(model, LatentModel) and not model.training
     assert {p.dtype for p in model.parameters()} == {torch.float32} and {p.device.type for p in model.parameters()} == {"cpu"}
     assert all(p.isfinite().all() for p in model.parameters())
-
-
-@pytest.mark.parametrize("name", sorted(NAMES))
-def test_a_model_has_its_recipe_and_its_figures(name):
-    about = about_pretrained(name)
     assert about["recipe"]["training images"] in (54_000, 48_000) and about["history"].ended == "all epochs done"
     assert len(about["history"]) == about["recipe"]["epochs"]
-    figures = about["metrics"]
-    if isinstance(load_pretrained(name), BaseVAE):
+    if isinstance(model, BaseVAE):
+        figures = about["metrics"]
         assert figures["nll_draws"] == 5000 and figures["nll"] <= figures["loss_of_these"]
         assert figures["loss"] == pytest.approx(figures["distortion"] + figures["rate"], abs=1e-3)
 
@@ -56,11 +50,6 @@ def test_a_model_knows_the_images_it_was_trained_on(name):
     figures = about_pretrained(name)["metrics"]
     # the sample's images are of the official training set, on which the loss is not above that of the test set by more than chance
     assert abs(reconstruction + kl - figures["loss"]) < 12
-
-
-def test_an_unknown_name_gets_the_list():
-    with pytest.raises(ValueError, match="name is 'mnist', must be .*'mnist-mlp-20d'.*'fashion-conv-50d'"):
-        load_pretrained("mnist")
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
@@ -75,17 +64,7 @@ def test_a_damaged_file_is_refused(damage, tmp_path, monkeypatch):
         load_pretrained("mnist-mlp-2d")
 
 
-def test_checksums_are_those_of_the_files():
-    for name, entry in INDEX.items():
-        assert hashlib.sha256((PRETRAINED / f"{name}.safetensors").read_bytes()).hexdigest() == entry["sha256"]
-
-
 # --- records and the page ---
-
-@pytest.fixture
-def data():
-    return load_data("mnist", source="sample")
-
 
 def test_a_named_figure_is_recorded(data, tmp_path, monkeypatch):
     path = tmp_path / "records.jsonl"
@@ -102,7 +81,7 @@ def test_a_named_figure_is_recorded(data, tmp_path, monkeypatch):
 
 def test_the_page_is_what_the_records_say():
     page = (ROOT / "nbs" / "results.md").read_text(encoding="utf-8")
-    run_process("tools/make_results.py", timeout=60)
+    run_process("tools/make_results.py")
     assert (ROOT / "nbs" / "results.md").read_text(encoding="utf-8") == page, "run make results and commit what it changes"
 
 

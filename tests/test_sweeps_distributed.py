@@ -14,9 +14,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch.distributed as dist
-from conftest import run_process
+from conftest import until
+from factories import found, launch, small_data
 
-from vae_tutorial.data import Split, load_data
 from vae_tutorial.grid import sweep
 
 GRID = {"beta": [1.0, 4.0], "seed": [0, 1, 2], "lr": [1e-3]}
@@ -27,17 +27,15 @@ SETTINGS = dict(epochs=EPOCHS, hidden_dims=(8,), latent_dim=3, batch_size=33, pr
 
 # --- what each process does -----------------------------------------------------------------------
 
-def small_data():
-    whole = load_data("mnist", source="sample")
-    part = lambda split, n: Split(split.images[:n], split.labels[:n])
-    return replace(whole, train=part(whole.train, 100), val=part(whole.val, 40), test=None)
+def data():
+    return small_data(100, 40)
 
 
-def run(folder, grid=GRID, data=None, callbacks=(), progress=False):
+def run(folder, grid=GRID, images=None, callbacks=(), progress=False):
     """The table of a small sweep, without its clock readings and places, and how many epochs were trained here of each run."""
     trained = []
     note = lambda model, history: trained.append([history.settings["beta"], history.settings["seed"]])
-    table = sweep(data or small_data(), grid, folder=folder, progress=progress, callbacks=[note, *callbacks], **SETTINGS)
+    table = sweep(images or data(), grid, folder=folder, progress=progress, callbacks=[note, *callbacks], **SETTINGS)
     assert table.path.map(os.path.exists).all()
     return dict(table=table.drop(columns=["seconds", "path"]).to_json(double_precision=15), trained=trained,
                 loss=table.loss.tolist())
@@ -46,22 +44,21 @@ def run(folder, grid=GRID, data=None, callbacks=(), progress=False):
 def die_in_second_process(model, history):
     """Killed after two epochs of a run, when the first process has finished one."""
     if os.environ["RANK"] == "1" and len(history) == 2:
-        while not list(Path(sys.argv[2], "killed").glob("*/row.json")):
-            time.sleep(0.01)
+        until(lambda: list(Path(sys.argv[2], "killed").glob("*/row.json")), "finished run")
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def three_processes(folder):
-    found = {"fewer runs": run(folder / "few", WILD)}
-    (folder / f"three_processes_{os.environ['RANK']}.json").write_text(json.dumps(found))
+    outcomes = {"fewer runs": run(folder / "few", WILD)}
+    (folder / f"three_processes_{os.environ['RANK']}.json").write_text(json.dumps(outcomes))
     run(folder / "killed", callbacks=[die_in_second_process])
 
 
 def two_processes(folder):
     os.environ.pop("TQDM_DISABLE")
-    found = {"resumed": run(folder / "killed"), "whole": run(folder / "whole", progress=True)}
+    outcomes = {"resumed": run(folder / "killed"), "whole": run(folder / "whole", progress=True)}
     assert not dist.is_initialized()
-    (folder / f"two_processes_{os.environ['RANK']}.json").write_text(json.dumps(found))
+    (folder / f"two_processes_{os.environ['RANK']}.json").write_text(json.dumps(outcomes))
 
 
 if __name__ == "__main__":
@@ -70,29 +67,19 @@ if __name__ == "__main__":
 
 # --- what is asked of them ------------------------------------------------------------------------
 
-def launch(scenario, processes, folder):
-    """All that the processes print, with the name of each in front; what each of them found lies in the folder."""
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--tee", "3", "--nproc-per-node", processes)
-    return run_process(*launcher, __file__, scenario, folder, timeout=120)
-
-
-def read(folder, scenario, processes):
-    return [json.loads((folder / f"{scenario}_{rank}.json").read_text()) for rank in range(processes)]
-
-
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory):
     """The folder in which three processes swept until the second was killed, and two went on; and what the two printed."""
-    folder = tmp_path_factory.mktemp("sweeps")
+    folder, by_name = tmp_path_factory.mktemp("sweeps"), ("--tee", "3")         # the name of each process stands before its lines
     with pytest.raises(pytest.fail.Exception, match="SIGKILL"):
-        launch("three_processes", 3, folder)
+        launch(__file__, "three_processes", 3, folder, *by_name)
     before = {path.parent.name for path in (folder / "killed").glob("*/row.json")}
-    return folder, before, launch("two_processes", 2, folder)
+    return folder, before, launch(__file__, "two_processes", 2, folder, *by_name)
 
 
 @pytest.fixture(scope="module")
 def two(launched):
-    return read(launched[0], "two_processes", 2)
+    return found(launched[0], "two_processes", 2)
 
 
 @pytest.fixture(scope="module")
@@ -100,12 +87,18 @@ def alone(tmp_path_factory):
     return run(tmp_path_factory.mktemp("alone"))
 
 
-@pytest.mark.parametrize("name", ["whole", "resumed"])
-def test_table_is_that_of_one_process_in_all_of_them(two, alone, name):
+@pytest.mark.deep
+@pytest.mark.parametrize("name, folder", [("whole", "whole"), ("resumed", "killed")])
+def test_table_is_that_of_one_process_in_all_of_them_and_nothing_else_is_left(launched, two, alone, name, folder):
     for process in two:
         assert process[name]["table"] == alone["table"] and process[name]["loss"] == alone["loss"]
+    assert sorted(pd.read_csv(launched[0] / folder / "sweep.csv").loss) == sorted(alone["loss"])
+    # a process that is killed while it writes leaves its part
+    files = sorted(path.name for path in (launched[0] / folder).rglob("*") if path.is_file() and path.suffix != ".part")
+    assert files == sorted(["sweep.json", "sweep.csv"] + ["model.safetensors", "row.json"] * 6)
 
 
+@pytest.mark.deep
 def test_each_run_is_trained_in_one_process(two):
     members = [[repr_of(beta), seed] for beta in GRID["beta"] for seed in GRID["seed"]]
     for rank, process in enumerate(two):
@@ -116,6 +109,7 @@ def repr_of(beta):
     return f"ConstantBeta(value={beta})"
 
 
+@pytest.mark.deep
 def test_killed_launch_goes_on_from_what_is_there(launched, two):
     finished = launched[1]
     trained = [tuple(member) for process in two for member in process["resumed"]["trained"]]
@@ -126,26 +120,19 @@ def test_killed_launch_goes_on_from_what_is_there(launched, two):
     assert trained.count((repr_of(1.0), 1)) == EPOCHS - 2         # of the run that was killed after two
 
 
+@pytest.mark.deep
 def test_fewer_runs_than_processes(launched, tmp_path):
     expected = run(tmp_path, WILD)
-    processes = [process["fewer runs"] for process in read(launched[0], "three_processes", 3)]
+    processes = [process["fewer runs"] for process in found(launched[0], "three_processes", 3)]
     assert [process["table"] for process in processes] == [expected["table"]] * 3
     assert "diverged" in expected["table"] and [len(process["trained"]) for process in processes] == [EPOCHS, 0, 0]
 
 
+@pytest.mark.deep
 def test_only_the_first_process_shows_a_bar_and_it_counts_all_epochs(launched):
     printed = launched[2].split("[default")[1:]
     bars = [text for text in printed if "/24 [" in text]
     assert bars and all(text.startswith("0]") for text in bars) and "24/24 [" in bars[-1]
-
-
-@pytest.mark.parametrize("name", ["killed", "whole"])
-def test_csv_is_whole_and_nothing_else_is_left(launched, alone, name):
-    folder = launched[0] / name
-    assert sorted(pd.read_csv(folder / "sweep.csv").loss) == sorted(alone["loss"])
-    # a process that is killed while it writes leaves its part
-    files = sorted(path.name for path in folder.rglob("*") if path.is_file() and path.suffix != ".part")
-    assert files == sorted(["sweep.json", "sweep.csv"] + ["model.safetensors", "row.json"] * 6)
 
 
 # --- one process of several, by itself --------------------------------------------------------------
@@ -169,12 +156,12 @@ def test_waiting_for_the_others_can_be_interrupted_and_loses_nothing(as_process,
         run(tmp_path, {"seed": [0, 1], "beta": [1.0]})
     assert [path.parent.name for path in tmp_path.glob("*/row.json")] == ["seed=0,beta=1"]
     as_process(1, 2)
-    found = run(tmp_path, {"seed": [0, 1], "beta": [1.0]})              # the last process has nothing to wait for
-    assert len(found["trained"]) == EPOCHS and len(found["loss"]) == 2
+    last = run(tmp_path, {"seed": [0, 1], "beta": [1.0]})               # the last process has nothing to wait for
+    assert len(last["trained"]) == EPOCHS and len(last["loss"]) == 2
 
 
 def test_each_process_may_train_its_runs_at_once(as_process, tmp_path):
-    train = functools.partial(sweep, small_data(), GRID, progress=False, **SETTINGS)
+    train = functools.partial(sweep, data(), GRID, progress=False, **SETTINGS)
     alone = train(folder=tmp_path / "alone")
     as_process(0, 2)
     with pytest.raises(KeyboardInterrupt):
@@ -197,6 +184,5 @@ def test_processes_that_were_given_other_images_are_told_so(as_process, tmp_path
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
     as_process(1, 2)
-    data = small_data()
     with pytest.raises(ValueError, match="train images is .* but .*sweep.json was made with"):
-        run(tmp_path, data=replace(data, train=data.val, val=data.train))
+        run(tmp_path, images=replace(data(), train=data().val, val=data().train))

@@ -91,7 +91,7 @@ def copy_course(folder):
 def passes(test, folder):
     """Run a test in the copy, with the copy's package, and say whether it passes."""
     found = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n0", "-p", "no:cacheprovider", *test.split()]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n0", "--timeout=900", "-p", "no:cacheprovider", *test.split()]
     done = subprocess.run(command, cwd=folder, env=found, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode not in (0, 1):
         raise RuntimeError(f"{done.stdout}\n{test} could not be run")
