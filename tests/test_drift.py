@@ -1,5 +1,6 @@
 """Results cannot drift unseen: every asserted range is held by several seeds and no wider than they need, and training is as stored."""
 import json
+from functools import partial
 
 import make_results
 import measure_ranges
@@ -7,6 +8,7 @@ import pytest
 import torch
 from conftest import ROOT
 
+from vae_tutorial import vae
 
 RANGES = measure_ranges.load()
 PAGES = {path.stem: path for path in measure_ranges.chapters()}
@@ -101,3 +103,23 @@ same_torch = pytest.mark.skipif(not as_measured(), reason=f"the seeds were measu
 def test_each_seed_trains_to_what_is_stored_of_it(trained):
     for seed, run in trained.items():
         assert furthest(run, seed) < SAME_SEED, f"seed {seed} gives {run}, stored is {NETWORK['seeds'][seed]}; if that is meant, {AGAIN} --network"
+
+
+def scaled(function, factor):
+    return lambda *arguments: function(*arguments) * factor
+
+
+def wider(function):
+    return lambda mu, logvar, *rest: function(mu, 2 * logvar, *rest)
+
+
+@same_torch
+@pytest.mark.deep
+@pytest.mark.parametrize("function, change, settings", [
+    pytest.param("kl_divergence", partial(scaled, factor=1.02), {}, id="KL of 1.02"),
+    pytest.param("reparameterize", wider, {}, id="no half in sigma"),
+    pytest.param(None, None, {"lr": 0.8e-3}, id="learning rate"), pytest.param(None, None, {"batch_size": 100}, id="batch size")])
+def test_a_wrong_objective_or_recipe_is_seen(function, change, settings, monkeypatch):
+    if function:
+        monkeypatch.setattr(vae, function, change(getattr(vae, function)))
+    assert furthest(measure_ranges.train_network(0, **settings), "0") > 3 * SAME_SEED
