@@ -131,7 +131,7 @@ def test_a_page_executed_twice_gives_the_same_outputs(monkeypatch, tmp_path):
     shutil.copyfile(ROOT / "nbs" / path.name, path)
     execute_notebooks.store(execute_notebooks.run(path, timeout=HANG)[0], path)
     again = execute_notebooks.fresh(path, timeout=HANG)
-    stored = nbformat.read(path, 4)
+    stored = execute_notebooks.lay_in(nbformat.read(path, 4), path)
     assert sum(bool(cell.get("outputs")) for cell in stored.cells) > 5
     assert [number for number, timed in execute_notebooks.changes(stored, again) if not timed] == []
 
