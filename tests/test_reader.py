@@ -6,7 +6,6 @@ import nbformat
 import pytest
 from conftest import CHAPTERS, ROOT, run_process
 
-SECONDS = 480      # for a page on two cores that others use too
 RUN = """if True:
     import sys
     from pathlib import Path
@@ -24,8 +23,8 @@ CHANGES = {
     "counts": ("00_data", [(1, "range(100)", "range(7)"), (1, "count = 10", "count = 4"), (1, "else 500", "else 300"),
                            (1, "manual_seed(0)", "manual_seed(9)"), (1, "grey = data.test.images[:10]", "grey = data.test.images[:6]")]),
     "ten dimensions": ("01_vae", [(1, "latent_dim, width = 20, 400", "latent_dim, width = 10, 400")]),
-    "width and epochs": ("01_vae", [(1, "latent_dim, width = 20, 400", "latent_dim, width = 2, 50"), (1, "epochs=2)", "epochs=1)"),
-                                        (2, "epochs=4", "epochs=1"), (4, "manual_seed(0)", "manual_seed(3)"), (1, ".split(128)", ".split(500)"),
+    "width and epochs": ("01_vae", [(1, "latent_dim, width = 20, 400", "latent_dim, width = 2, 50"), (1, "epochs=4)", "epochs=1)"),
+                                        (6, "manual_seed(0)", "manual_seed(3)"), (1, ".split(128)", ".split(500)"),
                                         (1, "randn(2, 500, 3", "randn(2, 50, 4"), (1, "16, 32, 64]", "100]")]),
     "three epochs": ("02_training", [(2, "epochs=50", "epochs=3"), (1, "epochs=25", "epochs=3"), (3, "epochs=20", "epochs=3")]),
     "another beta": ("02_training", [
@@ -43,7 +42,7 @@ LONG = {"three epochs", "another beta", "fewer draws", "width and epochs", "two 
 SILENT = [path for path in CHAPTERS if "as_published" in path.read_text(encoding="utf-8")]
 
 
-def run_changed(name, changes, folder, seconds=SECONDS):
+def run_changed(name, changes, folder):
     """Run a page with other texts in its code, in a folder of its own; fail with its output where a cell fails."""
     notebook = nbformat.read(ROOT / "nbs" / f"{name}.ipynb", 4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -53,7 +52,7 @@ def run_changed(name, changes, folder, seconds=SECONDS):
             cell.source = cell.source.replace(old, new)
     path = folder / f"{name}.ipynb"
     nbformat.write(notebook, path)
-    return run_process("-c", RUN, path, cwd=folder, timeout=seconds, PYTHONPATH=f"{ROOT}:{ROOT / 'tools'}")
+    return run_process("-c", RUN, path, cwd=folder, PYTHONPATH=f"{ROOT}:{ROOT / 'tools'}")
 
 
 @pytest.fixture
@@ -62,13 +61,11 @@ def as_reader(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.mark.timeout(SECONDS + 30)
 @pytest.mark.parametrize("row", [pytest.param(row, marks=pytest.mark.deep if row in LONG else ()) for row in CHANGES])
 def test_a_page_runs_to_its_end_with_other_numbers(row, as_reader, tmp_path):
     run_changed(*CHANGES[row], tmp_path)
 
 
-@pytest.mark.timeout(2 * SECONDS)
 def test_a_wrong_figure_is_heard_as_published_and_only_then(tmp_path, monkeypatch):
     wrong = [(1, "expect(more, data, full=(0.020, 0.025), sample=(0, 0))", "expect(more, data, full=(1, 2), sample=(1, 2))")]
     with pytest.raises(pytest.fail.Exception, match="is not from 1 to 2 on mnist, source 'sample'"):
