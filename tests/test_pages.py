@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pytest
-from conftest import DESK, LESSONS, NOTEBOOKS, PHONE, ROOT, width_of_overflow
+from conftest import CHAPTERS, DESK, LESSONS, NOTEBOOKS, PHONE, ROOT, width_of_overflow
 from docstrings import rests_of_docstrings
 from execute_notebooks import compress
 from matplotlib.colors import to_rgb
@@ -185,7 +185,7 @@ def test_compressed_figure_keeps_its_transparent_ground():
 
 
 def test_figures_have_no_ground_of_their_own():
-    outputs = [(f"{path.stem}, cell {cell.id}", output) for path in LESSONS for cell in nbformat.read(path, 4).cells for output in cell.get("outputs", [])]
+    outputs = [(f"{path.stem}, cell {cell.id}", output) for path in CHAPTERS for cell in nbformat.read(path, 4).cells for output in cell.get("outputs", [])]
     drawn = {where: base64.b64decode(output.data["image/png"]) for where, output in outputs if "image/png" in output.get("data", {})}
     assert len(drawn) > 50
     opaque = [where for where, picture in drawn.items() if Image.open(io.BytesIO(picture)).convert("RGBA").getpixel((0, 0))[3]]
