@@ -626,5 +626,8 @@ def under_way(run: Run, callbacks: Sequence[Callable], checkpoint: str | Path | 
             yield objective, (show, *callbacks), bar
         if run.history.ended == "interrupted" and first:
             bar.write(f"interrupted after {len(run.history)} finished epochs")
-    if checkpoint is not None and first and run.history.ended.startswith("stopped"):
-        try_to_save(run, path)
+    if checkpoint is not None and run.history.ended.startswith("stopped"):
+        if first:
+            try_to_save(run, path)
+        if several:         # else another process could read what was there before
+            torch.distributed.barrier()
