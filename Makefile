@@ -43,9 +43,11 @@ results: .venv/.ready  ## write the results page, the reliability page and chapt
 	@$(PY) tools/make_speed.py
 	@$(PY) tools/make_reliability.py
 
-bench: $(PYTHAE)/.ready  ## measure speed against common loops, pythae and the bare arithmetic (half an hour)
+bench: $(PYTHAE)/.ready  ## measure speed against common loops, pythae and the bare arithmetic (an hour and a half)
 	@$(PY) benchmarks/training.py --pythae $(PYTHAE)/bin/python --compile --out benchmarks/results/training.json
 	@$(PY) benchmarks/nll.py --pythae $(PYTHAE)/bin/python --out benchmarks/results/nll.json
+	@$(PY) benchmarks/busy_core.py --out benchmarks/results/busy_core.json
+	@$(PY) benchmarks/time_to_target.py --tune --out benchmarks/results/tuning.json
 	@$(PY) benchmarks/time_to_target.py --out benchmarks/results/time_to_target.json
 	@$(PY) tools/make_speed.py
 

@@ -1,15 +1,16 @@
 """What the benchmarks share: contestants that take turns, the machine they ran on, and pythae in a process of its own."""
 import contextlib
 import json
+import math
 import platform
 import subprocess
 import tempfile
 import time
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
+from scipy import stats
 
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
@@ -35,15 +36,17 @@ def take_turns(contestants, rounds, device):
     return times
 
 
+def interval(ratios):
+    """The geometric mean of ratios, one a round, and the ends of its 95 % interval; the mean alone where there is one round."""
+    logs, half = np.log(ratios), 0.0
+    if len(logs) > 1:
+        half = stats.t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / math.sqrt(len(logs))
+    return [round(math.exp(logs.mean() + shift), 3) for shift in (0, -half, half)]
+
+
 def speed_ups(times, reference):
-    """How many times as fast as `reference` each contestant is: the median over rounds, each round compared with itself."""
-    return {name: round(median(theirs / mine for theirs, mine in zip(times[reference], each)), 3)
-            for name, each in times.items()}
-
-
-def best_turns(times, reference):
-    """The same of the fastest turn of each, which a busy machine disturbs least."""
-    return {name: round(min(times[reference]) / min(each), 3) for name, each in times.items()}
+    """How many times as fast as `reference` each contestant is, as `interval` says it; each round is compared with itself."""
+    return {name: interval(np.array(times[reference]) / np.array(each)) for name, each in times.items()}
 
 
 def machine(device):

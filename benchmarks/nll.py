@@ -94,8 +94,8 @@ def show(result):
     print(f"NLL of {result['images']} images, {result['draws']:,} draws each; {result['machine']}")
     print(f"{'':24s}{'seconds':>8s}{'× pythae':>10s}{'× floor':>9s}{'NLL':>9s}")
     for name, each in sorted(result["seconds"].items(), key=lambda row: -median(row[1])):
-        against = (result["times_as_fast_as_pythae"] or {}).get(name, math.nan)
-        print(f"{name:24s}{median(each):8.2f}{against:10.2f}{result['times_as_fast_as_floor'][name]:9.2f}"
+        against = (result["times_as_fast_as_pythae"] or {}).get(name, [math.nan])[0]
+        print(f"{name:24s}{median(each):8.2f}{against:10.2f}{result['times_as_fast_as_floor'][name][0]:9.2f}"
               f"{result['nll'].get(name, math.nan):9.2f}")
     print(f"The draws alone make an NLL uncertain by {result['error_from_draws']:.2f}; {FLOOR} is the floor.")
 

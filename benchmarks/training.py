@@ -11,6 +11,8 @@ best model, without start-up, validation and saving.
 """
 import argparse
 import functools
+import itertools
+import json
 import math
 import os
 import tempfile
@@ -21,7 +23,7 @@ from statistics import median
 import numpy as np
 import torch
 import torch.nn.functional as F
-from measuring import Pythae, best_turns, machine, speed_ups, store, take_turns
+from measuring import Pythae, interval, machine, speed_ups, store, take_turns
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
@@ -129,27 +131,6 @@ def loop(make_model, images, epochs, device, *, batches, reconstruction, record,
     return train
 
 
-def bare_loop(images, epochs, device, precision):
-    """What one would write by hand for speed: no validation, no record, no guard."""
-    images, fused = images.to(device), device.type != "mps"
-
-    def train():
-        model = VAE().to(device)
-        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=fused)
-        for _ in range(epochs):
-            for index in torch.randperm(len(images), device=device).split(BATCH):
-                x = images[index].float() / 255
-                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                    mu, logvar = model.encoder(x).float().chunk(2, dim=1)
-                    logits = model.decoder(mu + torch.randn_like(mu) * (logvar / 2).exp())
-                bce = F.binary_cross_entropy_with_logits(logits.float(), x, reduction="sum")
-                loss = (bce + 0.5 * (mu.square() + logvar.exp() - 1 - logvar).sum()) / len(x)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-    return train
-
-
 def matrix_products(images, epochs, device, precision):
     """The products of the four linear layers, forward and backward, into memory that is there already."""
     factors = []
@@ -208,8 +189,7 @@ def mlp_contestants(data, args):
         settings |= change
         found[name] = loop(VAE, images, *turn, **settings)
     for precision in args.precision:
-        found |= {named("bare loop", precision): bare_loop(images, *turn, precision),
-                  named("fit", precision): fitting(VAE, data, *turn, precision=precision),
+        found |= {named("fit", precision): fitting(VAE, data, *turn, precision=precision),
                   named("fit, no validation", precision): fitting(VAE, unvalidated, *turn, precision=precision)}
         if args.compile:
             found[named("fit, compiled", precision)] = fitting(VAE, data, *turn, precision=precision, compile=True)
@@ -254,61 +234,75 @@ def compete(contestants, n_images, args):
             cold[name] = round(warm_up, 1)
     return dict(images=n_images, epochs=args.epochs, rounds=args.rounds,
                 images_per_second={name: [round(n_images * args.epochs / s) for s in each] for name, each in times.items()},
-                times_as_fast_as_usual_loop=speed_ups(times, "usual loop"),
-                same_of_fastest_turns=best_turns(times, "usual loop"), seconds_of_cold_turn=cold,
+                times_as_fast_as_usual_loop=speed_ups(times, "usual loop"), seconds_of_cold_turn=cold,
                 no_native_bf16_here=left_out)
 
 
 def gains(rates):
-    """How many times as fast each step is as the one before, the median over rounds."""
-    names = list(STEPS)
-    return {name: round(median(mine / its for mine, its in zip(rates[name], rates[before])), 3)
-            for before, name in zip(names, names[1:])}
+    """How many times as fast each step is as the one before, as `interval` says it."""
+    return {name: interval(np.array(rates[name]) / np.array(rates[before])) for before, name in itertools.pairwise(STEPS)}
 
 
-def show(title, result, gain_of_each_step):
-    rates = {name: median(each) for name, each in result["images_per_second"].items()}
-    print(f"\n{title}: {result['images']:,} images, {result['rounds']} rounds\n{'':28s}images/s  × usual loop  fastest turns   gain")
-    for name, rate in rates.items():
-        gain = f"{100 * (gain_of_each_step[name] - 1):+6.0f}%" if name in gain_of_each_step else ""
-        print(f"{name:28s}{rate:8,.0f}{result['times_as_fast_as_usual_loop'][name]:14.2f}"
-              f"{result['same_of_fastest_turns'][name]:15.2f}{gain}")
+def show(result):
+    print(f"\n{result['network']}: {result['images']:,} images, {result['rounds']} rounds; {result['machine']}")
+    print(f"{'':28s}images/s  × usual loop          gain of the step")
+    for name, each in result["images_per_second"].items():
+        ratio, low, high = result["times_as_fast_as_usual_loop"][name]
+        gain = result["gain_of_each_step"].get(name)
+        gain = "{:.2f} ({:.2f} to {:.2f})".format(*gain) if gain else ""
+        print(f"{name:28s}{median(each):8,.0f}  {ratio:.2f} ({low:.2f} to {high:.2f})  {gain}")
     for name in result["no_native_bf16_here"]:
         print(f"{name:28s}no native bf16 here")
     for name, cold in result["seconds_of_cold_turn"].items():
-        print(f"{name}: the first turn takes {cold:.0f} s, a later one {result['images'] * result['epochs'] / rates[name]:.1f} s")
+        print(f"{name}: the first turn takes {cold:.0f} s, a later one "
+              f"{result['images'] * result['epochs'] / median(result['images_per_second'][name]):.1f} s")
+
+
+def mlp(args):
+    """The race on S0's network."""
+    data, hardware, pythae = part_of(load_data("mnist"), args.images), machine(args.device), None
+    contestants = mlp_contestants(data, args)
+    if args.pythae:
+        pythae = Pythae(args.pythae, "train", args.device, images=data.train.images.numpy())
+        contestants["pythae"] = lambda: [pythae() for _ in range(args.epochs)]
+        hardware["pythae"] = pythae.version
+    result = compete(contestants, len(data.train), args)
+    if pythae:
+        pythae.close()
+    return dict(network="784-400-20 on MNIST", machine=hardware, **result, gain_of_each_step=gains(result["images_per_second"]))
+
+
+def conv(args):
+    """The race on the convolutional network."""
+    data = part_of(load_data("fashion"), args.conv_images)
+    return dict(network="convolutions on Fashion-MNIST", machine=machine(args.device),
+                **compete(conv_contestants(data, args), len(data.train), args), gain_of_each_step={})
+
+
+NETWORKS = dict(mlp=mlp, conv=conv)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=1, help="in a turn")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--device", type=torch.device, default=best_device())
     parser.add_argument("--precision", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"])
     parser.add_argument("--compile", action="store_true", help="add `fit` with compile=True, and the wait for it")
     parser.add_argument("--images", type=int, help="for the first network, all by default")
     parser.add_argument("--conv-images", type=int, default=4_500, help="for the second network")
     parser.add_argument("--pythae", type=Path, help="interpreter of an environment with pythae; without it pythae is left out")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--out", type=Path, help="the other network's figures stay in it")
     args = parser.parse_args()
-    result = dict(machine=machine(args.device))
-    mlp, conv = part_of(load_data("mnist"), args.images), part_of(load_data("fashion"), args.conv_images)
-    contestants = mlp_contestants(mlp, args)
-    if args.pythae:
-        pythae = Pythae(args.pythae, "train", args.device, images=mlp.train.images.numpy())
-        contestants["pythae"] = lambda: [pythae() for _ in range(args.epochs)]
-        result["machine"]["pythae"] = pythae.version
+    found = json.loads(args.out.read_text()) if args.out and args.out.exists() else {}
     with tempfile.TemporaryDirectory() as cache:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache          # what was compiled before today does not count
-        result["mlp"] = compete(contestants, len(mlp.train), args)
-        if args.pythae:
-            pythae.close()
-        result["conv"] = compete(conv_contestants(conv, args), len(conv.train), args)
-    result["gain_of_each_step"] = gains(result["mlp"]["images_per_second"])
-    print(result["machine"])
-    show("784-400-20 on MNIST", result["mlp"], result["gain_of_each_step"])
-    show("Convolutions on Fashion-MNIST", result["conv"], {})
-    store(result, args.out)
+        for network in args.networks:
+            found[network] = NETWORKS[network](args)
+            show(found[network])
+            store(found, args.out)
+
 
 
 if __name__ == "__main__":

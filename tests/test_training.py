@@ -438,6 +438,20 @@ def test_resume_starts_afresh_where_nothing_is_and_more_epochs_can_be_asked_of_a
         assert weights(model).equal(weights(train(data, epochs)[0])) and len(history) == epochs
 
 
+def test_a_run_that_was_begun_on_another_kind_of_device_goes_on_with_new_draws(data, tmp_path):
+    """A GPU's generator has a state of 16 bytes, which a CPU's cannot take; a finished run needs neither."""
+    whole, history = train(data, checkpoint=tmp_path / "whole")
+    train(data, checkpoint=tmp_path / "half", callbacks=[after(2)])
+    for folder in ("whole", "half"):
+        path = tmp_path / folder / "run.safetensors"
+        tensors, notes = read_tensors(path)
+        write_tensors(path, tensors | {"rng": torch.zeros(16, dtype=torch.uint8)}, notes | {"device": "cuda"})
+    assert weights(train(data, model=digit_model(seed=1), checkpoint=tmp_path / "whole", resume=True)[0]).equal(weights(whole))
+    with pytest.warns(UserWarning, match="begun on 'cuda' and goes on on 'cpu'"):
+        _, longer = train(data, checkpoint=tmp_path / "half", resume=True)
+    assert len(longer) == 4 and longer.best.loss == pytest.approx(history.best.loss, rel=0.03)
+
+
 def test_paths_may_begin_at_home(data, tmp_path, monkeypatch):
     (tmp_path / "home").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

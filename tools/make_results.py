@@ -47,10 +47,9 @@ def ours(figure):
     return number(figure["value"]) + spread
 
 
-def verdict(figure):
-    """Say whether a figure lies in the range that its chapter allows, and the range."""
-    met = figure["low"] <= figure["value"] <= figure["high"]
-    return f"{'pass' if met else '**fail**'} ({number(figure['low'])} to {number(figure['high'])})"
+def difference(figure, theirs):
+    """Return ours minus theirs with its sign; nothing where theirs is no single number."""
+    return "" if isinstance(theirs, str) else f"{figure['value'] - theirs:+.2f}".replace("-", "−")
 
 
 def link(chapter):
@@ -64,8 +63,10 @@ def comparison(group, figures):
         figure = figures.get(row["record"])
         if figure is None:
             sys.exit(f"error: no record {row['record']!r}; run the chapter that names it on the full data")
-        rows.append([row["what"], number(row["theirs"]), ours(figure), verdict(figure), link(figure["chapter"])])
-    return f"### {group['group']}\n\n{group['protocol']}.\n\n" + table(["figure", "theirs", "ours", "range", "chapter"], rows)
+        theirs = row["theirs"]
+        rows.append([row["what"], number(theirs), ours(figure), difference(figure, theirs), link(figure["chapter"])])
+    about = f"{group['protocol']}.\n\n**What decides the difference.** {group['decides']}"
+    return f"### {group['group']}\n\n{about}\n\n" + table(["figure", "theirs", "ours", "difference", "chapter"], rows)
 
 
 def own(sources, figures):
@@ -76,9 +77,13 @@ def own(sources, figures):
         sys.exit(f"error: book/results/sources.yml does not say what these are: {', '.join(sorted(unknown))}")
     if missing:
         sys.exit(f"error: no chapter has recorded these on the full data: {', '.join(sorted(missing))}")
-    rows = [[what, ours(figures[name]), verdict(figures[name]), link(figures[name]["chapter"])]
-            for name, what in sources["own"].items()]
-    return table(["figure", "ours", "range", "chapter"], rows)
+    rows = []
+    for name, what in sources["own"].items():
+        figure, spread = figures[name], ""
+        if figure["spread"] is not None:
+            spread = sources["spreads"].get(name) or sys.exit(f"error: book/results/sources.yml does not say what the ± of {name} is")
+        rows.append([what, ours(figure), spread, link(figure["chapter"])])
+    return table(["figure", "ours", "± is", "chapter"], rows)
 
 
 def models():

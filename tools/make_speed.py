@@ -1,9 +1,9 @@
-"""Write the tables of chapter 10 from the results of `make bench` and of the search for recipes, between its marks; the prose stays."""
+"""Write the tables of chapter 10 from what the benchmarks have measured, between its marks; the prose stays."""
 import json
 from statistics import median
 
 import nbformat
-from make_results import ROOT, filled, number, table
+from make_results import ROOT, filled, table
 
 RESULTS = ROOT / "benchmarks" / "results"
 CHAPTER = ROOT / "nbs" / "10_going_faster.ipynb"
@@ -20,13 +20,18 @@ def where(machine):
     return ", ".join([device, *machine["flags"], *more])
 
 
-def rates(result, gains):
+def with_interval(ratio):
+    """Return a ratio with the ends of its 95 % interval; nothing where there is none."""
+    return "" if ratio is None else "{:.2f} ({:.2f} to {:.2f})".format(*ratio)
+
+
+def rates(result):
     """Return the table of one network's contestants, with what each step of the chapter gains if there are such."""
-    rows = []
+    rows, gains = [], result["gain_of_each_step"]
     for name, each in result["images_per_second"].items():
-        row = [name, f"{median(each):,.0f}", f"{result['times_as_fast_as_usual_loop'][name]:.2f}"]
-        rows.append(row + [f"{100 * (gains[name] - 1):+.0f} %" if name in gains else ""] * bool(gains))
-    return table(["contestant", "images/s", "times the usual loop"] + ["gain of the step"] * bool(gains), rows)
+        row = [name, f"{median(each):,.0f}", with_interval(result["times_as_fast_as_usual_loop"][name])]
+        rows.append(row + [with_interval(gains.get(name))] * bool(gains))
+    return table(["contestant", "images/s", "times the usual loop"] + ["times the row above"] * bool(gains), rows)
 
 
 def remarks(result):
@@ -41,52 +46,71 @@ def remarks(result):
 
 
 def bench():
-    """Return everything that `make bench` has measured."""
-    training, target, nll = load("training"), load("time_to_target"), load("nll")
-    parts = [f"Measured on {where(training['machine'])}; medians over {training['mlp']['rounds']} rounds."]
-    for name, key in (("784-400-20 on MNIST", "mlp"), ("convolutional network on Fashion-MNIST", "conv")):
-        gains = training["gain_of_each_step"] if key == "mlp" else {}
-        parts += [f"**Training, {name}**, {training[key]['images']:,} images an epoch:", rates(training[key], gains), remarks(training[key])]
-    rows = [[run["contestant"], run["seed"], run["epochs"], f"{run['seconds']:.0f}", number(run["loss"])] for run in target["runs"]]
-    parts += [f"**Time to a validation −ELBO of {target['target']}**, each from the start of its process to its end. The recipe is there "
-              f"{target['times_sooner']:.2f} times sooner:", table(["contestant", "seed", "epochs", "seconds", "validation −ELBO"], rows)]
-    rows = [[name, f"{median(each):.2f}", f"{nll['times_as_fast_as_pythae'][name]:.2f}"] for name, each in nll["seconds"].items()]
-    parts += [f"**NLL** of {nll['images']} images with {nll['draws']:,} draws each ([chapter 03](03_evaluation.ipynb)):",
-              table(["contestant", "seconds", "times pythae"], rows)]
-    return "\n\n".join(parts)
-
-
-def grid(rows, epochs, seed):
-    """Return the table of the search on S0's network: a row for a highest rate, a column for a size of batch."""
-    found = {(row["lr"], row["batch_size"]): row["loss"] for row in rows if (row["epochs"], row["seed"]) == (epochs, seed)}
-    lrs, sizes = (sorted(set(values)) for values in zip(*found))
-    lines = [[f"{lr:g}", *(f"{found[lr, size]:.2f}" if (lr, size) in found else "" for size in sizes)] for lr in lrs]
-    return table(["highest rate", *(f"batches of {size}" for size in sizes)], lines)
+    """Return the tables of the loops and of the importance-weighted bound."""
+    parts = []
+    for result in load("training").values():
+        parts += [f"**Training, {result['network']}**: {result['images']:,} images, {result['rounds']} rounds; {where(result['machine'])}.",
+                  rates(result), remarks(result)]
+    nll = load("nll")
+    rows = [[name, f"{median(each):.2f}", with_interval(nll["times_as_fast_as_pythae"][name])] for name, each in nll["seconds"].items()]
+    parts += [f"**Importance-weighted bound** of {nll['images']} images with {nll['draws']:,} draws each ([chapter 03](03_evaluation.ipynb)); "
+              f"{where(nll['machine'])}.", table(["contestant", "seconds", "times pythae"], rows)]
+    return "\n\n".join(part for part in parts if part)
 
 
 def recipes():
-    """Return what the search for one-cycle recipes has found."""
-    rows = load("recipes")
-    mlp, conv = ([row for row in rows if row["network"] == network] for network in ("mlp", "conv"))
-    chosen = {name: load("time_to_target")["recipe"][name] for name in ("epochs", "batch_size", "lr")}
-    by_seed = {row["seed"]: f"{row['loss']:.2f}" for row in mlp if chosen.items() <= row.items()}
-    lines = [[row["lr_schedule"], f"{row['lr']:g}", row["batch_size"], row["epochs"], f"{row['loss']:.2f}"] for row in conv]
+    """Return what the search for recipes has found, on the split that the race does not see."""
+    rows = []
+    for row in load("tuning")["rows"]:
+        there = f"epoch {row['epochs']}" if row["reached"] else f"not by epoch {row['epochs']} ({row['loss']:.2f})"
+        given = row["epochs_given"] if row["kind"] == "one-cycle" else ""
+        rows.append([row["kind"], f"{row['lr']:g}", row["batch_size"], given, there])
+    return table(["schedule", "(highest) rate", "batches of", "length", "at the target"], rows)
+
+
+def target():
+    """Return the table of the race, and the ratios of its contestants."""
+    race = load("time_to_target")
+    rows = []
+    for name in dict.fromkeys(run["contestant"] for run in sorted(race["runs"], key=lambda run: run["rank"])):
+        runs = [run for run in race["runs"] if run["contestant"] == name]
+        epochs, seconds = (f"{min(run[what] for run in runs):.0f} to {max(run[what] for run in runs):.0f}" for what in ("epochs", "seconds"))
+        rows.append([name, f"{sum(run['reached'] for run in runs)} of {len(runs)}", epochs, seconds])
+    ratios = [[*pair.split(" / "), with_interval(ratio)] for pair, ratio in race["times_as_long"].items()]
     return "\n\n".join([
-        grid(mlp, epochs=15, seed=42),
-        f"At {chosen['lr']:g} in batches of {chosen['batch_size']}, the seeds {join(sorted(by_seed))} end at "
-        f"{join(by_seed[seed] for seed in sorted(by_seed))}. The convolutional network of [chapter 08](08_conv.ipynb) gains as well "
-        "(the rows of the constant rate are epochs of that chapter's long run):",
-        table(["schedule", "(highest) rate", "batches of", "epochs", "validation −ELBO"], lines)])
+        f"Target {race['target']}; {where(race['machine'])}.",
+        table(["contestant", "arrived", "epochs", "seconds"], rows),
+        table(["this one", "and this one", "times as long"], ratios)])
 
 
-def join(words):
-    *most, last = map(str, words)
-    return f"{', '.join(most)} and {last}" if most else last
+def busy():
+    """Return the table of epochs beside a busy process."""
+    result = load("busy_core")
+    rows = [[waiting, *(f"{median(result['seconds'][f'{waiting}, {beside}']):.2f}" for beside in ("alone", "beside a busy process")),
+             with_interval(ratio)] for waiting, ratio in result["times_as_long_beside_a_busy_process"].items()]
+    return "\n\n".join([f"{result['images']:,} images; {where(result['machine'])}.",
+                        table(["threads", "seconds alone", "beside a busy process", "times as long"], rows)])
+
+
+def gpu():
+    """Return the tables of what was measured on a GPU."""
+    fifty, many = load("fifty_epochs"), load("many_models")
+    usual = median(fifty["seconds"]["usual loop"])
+    rows = [[name, f"{fifty['seconds_of_first_epoch'][name]:.1f}", f"{median(each):.1f}", f"{usual / median(each):.1f}"]
+            for name, each in fifty["seconds"].items()]
+    parts = [f"**{fifty['epochs']} epochs of S0's network**, {fifty['images']:,} images an epoch; {where(fifty['machine'])}.",
+             table(["contestant", "seconds of a first epoch", f"of {fifty['epochs']} epochs", "times the usual loop"], rows)]
+    rows = [[name, f"{median(each['images_per_second']['sweep, one by one']):,.0f}",
+             f"{median(each['images_per_second']['sweep, all at once']):,.0f}",
+             f"{each['times_as_fast_as_one_by_one']['sweep, all at once']:.1f}"] for name, each in many["networks"].items()]
+    parts += [f"**{many['models']} models that differ in their seed**, one by one and with `sweep(..., at_once={many['models']})`, images/s of all together:",
+              table(["network", "one by one", "at once", "times as fast"], rows)]
+    return "\n\n".join(parts)
 
 
 def fill(chapter):
     """Fill in the tables of the notebook between its marks."""
-    for name, content in {"recipes": recipes, "bench": bench}.items():
+    for name, content in dict(recipes=recipes, target=target, busy=busy, gpu=gpu, bench=bench).items():
         (cell,) = (cell for cell in chapter.cells if f"<!-- {name} -->" in cell.source)
         cell.source = filled(cell.source, name, content())
 

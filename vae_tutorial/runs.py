@@ -421,7 +421,8 @@ def save_run(run: State, path: Path) -> None:
             else:
                 slots[f"{i}/{name}"] = value
     notes = dict(history=run.history.to_dict(), scheduler=run.scheduler.state_dict(),
-                 param_groups=plain(state["param_groups"]), slots=slots)
+                 param_groups=plain(state["param_groups"]), slots=slots,
+                 device=run.images.device.type)
     files.write_tensors(path, tensors, notes)
 
 
@@ -456,9 +457,22 @@ def load_run(run: State, path: Path) -> None:
         run.optimizer.load_state_dict(dict(state=_slots(run.parameters, slots),
                                            param_groups=notes["param_groups"]))
         run.scheduler.load_state_dict(known)  # guard: schedule-restored
-        run.rng.set_state(tensors["rng"])  # guard: rng-restored
+        _set_generator(run, tensors["rng"], notes.get("device"), len(history))
         run.last, run.best, run.history = last, best, history
         run.set_weights(last)
+
+
+def _set_generator(run, state, device, epochs_done):
+    """Continue the draws; on another kind of device than before, begin new ones."""
+    here = run.rng.device.type
+    if device in (None, here):
+        run.rng.set_state(state)  # guard: rng-restored
+        return
+    run.rng.manual_seed(run.recipe.seed + epochs_done)
+    if epochs_done < run.epochs:
+        warnings.warn(f"the run was begun on {device!r} and goes on on {here!r}, whose "
+                      "random numbers are others: it goes on with a new seed",
+                      stacklevel=7)
 
 
 def _part(tensors, prefix):
