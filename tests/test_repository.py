@@ -218,6 +218,14 @@ def test_pages_are_listed_wherever_pages_are_listed():
 
 # --- what it runs on, and the workflows ---
 
+def test_a_page_has_one_title():
+    """In the side bar, which shows its heading, in the README and on the front page."""
+    titles = {path.name: nbformat.read(path, 4).cells[0].source.partition("\n")[0].removeprefix("# ") for path in LESSONS}
+    readme, front = (ROOT / "README.md").read_text(encoding="utf-8"), (ROOT / "nbs" / "index.ipynb").read_text(encoding="utf-8")
+    assert not [name for name, title in titles.items() if f"| [{title}](nbs/{name}) |" not in readme]
+    assert not [path.name for path in CHAPTERS if f"| [{titles[path.name]}]({path.name}) |" not in front]
+
+
 def test_readme_tells_what_it_runs_on():
     section = re.search(r"^## What it runs on\n(.*?)^## ", read("README.md"), re.MULTILINE | re.DOTALL)[1]
     rows = dict(re.findall(r"^\| ([\w-]+) \| (.*?) \|$", section, re.MULTILINE))

@@ -61,26 +61,28 @@ def bench():
 def recipes():
     """Return what the search for recipes has found, on the split that the race does not see."""
     rows = []
-    for row in load("tuning")["rows"]:
-        there = f"epoch {row['epochs']}" if row["reached"] else f"not by epoch {row['epochs']} ({row['loss']:.2f})"
-        given = row["epochs_given"] if row["kind"] == "one-cycle" else ""
-        rows.append([row["kind"], f"{row['lr']:g}", row["batch_size"], given, there])
+    for row in load("time_to_target")["tuning"]:
+        there = f"epoch {row['epochs']}" if row["reached"] else f"not by epoch {row['epochs']}: {row['loss']:.2f}"
+        rows.append([row["kind"], f"{row['lr']:g}", row["batch_size"], row["length"] if row["kind"] == "one-cycle" else "", there])
     return table(["schedule", "(highest) rate", "batches of", "length", "at the target"], rows)
 
 
+def setting(recipe):
+    return f"{recipe['lr']:g}, batches of {recipe['batch_size']}"
+
+
 def target():
-    """Return the table of the race, and the ratios of its contestants."""
-    race = load("time_to_target")
-    rows = []
-    for name in dict.fromkeys(run["contestant"] for run in sorted(race["runs"], key=lambda run: run["rank"])):
-        runs = [run for run in race["runs"] if run["contestant"] == name]
-        epochs, seconds = (f"{min(run[what] for run in runs):.0f} to {max(run[what] for run in runs):.0f}" for what in ("epochs", "seconds"))
-        rows.append([name, f"{sum(run['reached'] for run in runs)} of {len(runs)}", epochs, seconds])
-    ratios = [[*pair.split(" / "), with_interval(ratio)] for pair, ratio in race["times_as_long"].items()]
-    return "\n\n".join([
-        f"Target {race['target']}; {where(race['machine'])}.",
-        table(["contestant", "arrived", "epochs", "seconds"], rows),
-        table(["this one", "and this one", "times as long"], ratios)])
+    """Return the epochs and seconds that each recipe takes to the target, and the ratios."""
+    race, rows = load("time_to_target"), []
+    for kind, recipe in race["recipes"].items():
+        runs = [run for run in race["runs"] if run["kind"] == kind]
+        rows.append([f"{kind}, {setting(recipe)}", f"{sum(run['reached'] for run in runs)} of {len(runs)}",
+                     ", ".join(str(run["epochs"]) for run in sorted(runs, key=lambda run: run["seed"]))])
+    turns = [[name, f"{median(each):.2f}"] for name, each in race["seconds_of_an_epoch"].items()]
+    ratios = [[pair, with_interval(ratio)] for pair, ratio in race["times_as_long"].items()]
+    return "\n\n".join([table(["recipe", "arrived", "epochs to the target, by seed"], rows),
+                        f"Seconds of an epoch, validation included, on {where(race['machine'])}:",
+                        table(["loop and recipe", "seconds"], turns), table(["to the target", "times as long"], ratios)])
 
 
 def busy():

@@ -93,7 +93,7 @@ def passes(test, folder):
     found = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-n0", "--timeout=900", "-p", "no:cacheprovider", *test.split()]
     done = subprocess.run(command, cwd=folder, env=found, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if done.returncode not in (0, 1):
+    if done.returncode > 1:          # below 0 a signal ended it: without a guard, PyTorch can crash
         raise RuntimeError(f"{done.stdout}\n{test} could not be run")
     return done.returncode == 0
 
