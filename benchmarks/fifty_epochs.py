@@ -1,4 +1,4 @@
-"""Seconds of S0's 50 epochs on a GPU, from the usual loop to one CUDA graph a step.
+"""Seconds of S0's 50 epochs on a GPU, from the usual loop to one CUDA graph per step.
 
 All contestants train the S0 network on its pooled split, 63,000 images in batches of 128, in one process. A first, short training of
 each warms up; what compiling costs is its own figure. `fit` is timed whole, with validation, history and best weights. The last two
@@ -64,7 +64,7 @@ def contestants(data, epochs, device):
     for precision in ("fp32", "bf16"):
         found |= {f"fit, {precision}": fitting(VAE, data, epochs, device, precision=precision),
                   f"fit, compiled, {precision}": fitting(VAE, data, epochs, device, precision=precision, compile=True),
-                  f"one graph a step, {precision}": graph_loop(images, epochs, device, precision)}
+                  f"one graph per step, {precision}": graph_loop(images, epochs, device, precision)}
     return found
 
 

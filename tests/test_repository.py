@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
 from conftest import CHAPTERS, HANG, LESSONS, NOTEBOOKS, ROOMS, ROOT, run_process

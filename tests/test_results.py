@@ -1,5 +1,6 @@
 """The models that are shipped are what they say, and the results page says what the records say."""
 import json
+import re
 import shutil
 
 import make_results
@@ -92,15 +93,23 @@ def test_chapter_10_shows_what_the_benchmarks_have_measured():
     assert [cell.source for cell in chapter.cells] == shown, "run make results and commit what it changes"
 
 
-def test_the_recipe_of_chapter_10_is_the_one_that_was_raced():
-    """And what it reached there is the target, for each of its seeds."""
-    raced = make_speed.load("time_to_target")
-    assert raced["times_sooner"] > 5
-    assert all(run["loss"] <= raced["target"] for run in raced["runs"])
-    settings = {name: f"{name}={value!r}" for name, value in raced["recipe"].items()}
+def test_what_chapter_10_says_of_its_races_has_been_measured():
+    """Five seeds of each recipe are at the target; the recipe is worth more than the loop; threads that sleep do not mind a busy process."""
+    race = make_speed.load("time_to_target")
+    for kind in ("constant", "one-cycle"):
+        runs = [run for run in race["runs"] if run["kind"] == kind]
+        assert len({run["seed"] for run in runs}) >= 5 and all(run["loss"] < race["target"] for run in runs)
+    loop, _, recipe, both = race["times_as_long"].values()
+    assert 1 < loop[1] and loop[2] < recipe[1] < both[1]
+    busy = make_speed.load("busy_core")["times_as_long_beside_a_busy_process"]
+    assert max(busy["OMP_WAIT_POLICY=passive"][2], busy["one thread"][2]) < busy["as PyTorch comes"][1]
+
+
+def test_the_recipe_that_chapter_10_shows_is_the_one_that_was_raced():
+    best = make_speed.load("time_to_target")["recipes"]["one-cycle"]
     [page] = [cell.source for cell in nbformat.read(make_speed.CHAPTER, as_version=4).cells if 'recipe("one-cycle"' in cell.source]
-    assert f'"one-cycle", {raced["recipe"]["epochs"]}' in page and settings["batch_size"] in page
-    assert f"lr={raced['recipe']['lr']:.1e}".replace("e-0", "e-") in page
+    assert f'"one-cycle", {best["epochs"]}' in page and f"batch_size={best['batch_size']}" in page
+    assert float(re.search(r"lr=([\d.e-]+)", page)[1]) == best["lr"]
 
 
 def test_every_published_figure_is_met_or_explained():

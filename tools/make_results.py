@@ -99,7 +99,7 @@ def models():
             figures = ["", "", "", found["reconstruction"], "", ""]
         minutes = sum(epoch.seconds for epoch in about["history"]) / 60
         rows.append([f"`{name}`", about["recipe"]["data"], *figures, about["recipe"]["epochs"], number(minutes)])
-    return table(["name", "data", "−ELBO", "distortion", "rate", "reconstruction at the code", "active", "NLL, 5,000 draws (−ELBO)",
+    return table(["name", "data", "−ELBO", "distortion", "rate", "reconstruction at the code", "active", "bound, K = 5,000 (−ELBO)",
                   "epochs", "minutes"], rows)
 
 
