@@ -21,9 +21,10 @@ from vae_tutorial.conv import ConvVAE
 from vae_tutorial.data import ImageData, Split
 from vae_tutorial.grid import sweep
 from vae_tutorial.saving import load_model
-from vae_tutorial.sweeps import FACTORS, mig, mutual_information, plot_rate_distortion, plot_tradeoff, shapes, summarize
+from vae_tutorial.sweeps import (FACTORS, dci, discs, kl_parts, mig, mutual_information, plot_rate_distortion, plot_tradeoff, shapes, summarize,
+                                 tc_elbo)
 from vae_tutorial.training import LinearBeta, fit, validate
-from vae_tutorial.vae import VAE, elbo
+from vae_tutorial.vae import VAE, VAEOutput, elbo, kl_divergence, reparameterize
 
 # most runs here are shorter than their warm-up
 pytestmark = pytest.mark.filterwarnings("ignore:beta is on its way")
@@ -432,6 +433,15 @@ def test_plots_show_means_intervals_and_the_best_bound():
     plt.close("all")
 
 
+@pytest.mark.parametrize("setting, columns", [("beta", ["los"]), ("betta", ["loss"])])
+def test_a_plot_of_an_unknown_column_leaves_no_empty_figure(setting, columns):
+    with pytest.raises(ValueError, match="los|betta"):
+        plot_tradeoff(pd.DataFrame({"beta": [1.0, 2.0], "loss": [3.0, 4.0]}), setting, columns)
+    with pytest.raises(ValueError, match="kl"):
+        plot_rate_distortion(pd.DataFrame({"beta": [1.0, 2.0], "loss": [3.0, 4.0]}))
+    assert not plt.get_fignums()
+
+
 # --- mutual information --------------------------------------------------------------------------
 
 
@@ -469,24 +479,83 @@ def test_mutual_information_agrees_with_scikit_learn(seed, bins):
             assert found[k][i] == pytest.approx(mutual_info_score(np.digitize(codes[:, i], edges), factors[:, k]), abs=1e-9)
 
 
-# --- shapes --------------------------------------------------------------------------------------
+# --- DCI, and the parts of the KL ----------------------------------------------------------------
 
-def test_shapes_have_the_form_of_the_course_and_are_drawn_again_alike():
-    drawn, factors = shapes(300, 20, 50, seed=3)
+def test_dci_of_codes_whose_quality_is_known():
+    rng = np.random.default_rng(0)
+    factors = rng.integers(6, size=(3000, 3))
+    assert min(dci(factors[:, ::-1] * -2.0, factors)) > 0.99
+    random = dci(rng.normal(size=(3000, 5)), factors)
+    assert random.disentanglement < 0.05 and random.completeness < 0.05 and random.informativeness < 0
+    twice = dci(np.tile(factors, 2), factors)                        # no dimension is mixed, but no factor has one of its own
+    assert twice.disentanglement > 0.99 and twice.completeness < 0.8 and twice.informativeness > 0.99
+    assert dci(torch.from_numpy(factors), pd.DataFrame(factors)) == dci(factors, factors)
+
+
+def gaussian_codes(n=8000, sigma=0.5):
+    """Means with a known covariance, posteriors of one width, and the three parts of their KL."""
+    mixing = torch.tensor([[1.0, 0.0, 0.0], [0.8, 0.6, 0.0], [0.0, 0.0, 1.5]])
+    mu = torch.randn(n, 3, generator=torch.Generator().manual_seed(0)) @ mixing.T
+    covariance = mixing @ mixing.T + sigma**2 * torch.eye(3)
+    log_det, variance = covariance.logdet(), covariance.diagonal()
+    parts = (0.5 * (log_det - 6 * math.log(sigma)), 0.5 * (variance.log().sum() - log_det), 0.5 * (variance - 1 - variance.log()).sum())
+    return mu, torch.full_like(mu, 2 * math.log(sigma)), [float(part) for part in parts]
+
+
+def test_parts_of_the_kl_of_gaussian_codes_are_the_exact_ones_and_sum_to_it():
+    mu, logvar, exact = gaussian_codes()
+    found = kl_parts(mu, logvar, 8000)
+    assert found == pytest.approx(exact, abs=0.06)
+    assert sum(found) == pytest.approx(kl_divergence(mu, logvar).sum(1).mean().item(), abs=0.06)
+    assert kl_parts(mu, logvar, 50, seed=3) == kl_parts(mu, logvar, 50, seed=3) != kl_parts(mu, logvar, 50, seed=4)
+
+
+def test_silent_codes_have_no_parts_and_information_ends_at_log_n():
+    assert kl_parts(torch.zeros(50, 2), torch.zeros(50, 2)) == pytest.approx((0, 0, 0), abs=1e-5)
+    apart = kl_parts(torch.arange(50.0)[:, None].expand(-1, 2), torch.full((50, 2), -12.0))
+    assert apart.mutual_information == pytest.approx(math.log(50), abs=1e-4)
+    assert apart.total_correlation == pytest.approx(math.log(50), abs=1e-4)          # each dimension tells what the other does
+
+
+def test_tc_elbo_is_the_elbo_at_beta_1_and_charges_total_correlation_alone():
+    class Fixed(torch.nn.Module):
+        def forward(self, x, generator=None):
+            return VAEOutput(torch.zeros_like(x), mu, logvar, reparameterize(mu, logvar, generator))
+
+    mu, logvar, exact = gaussian_codes(2000)
+    x, seeded = torch.zeros(2000, 1, 2, 2), lambda: torch.Generator().manual_seed(1)
+    plain, same = elbo(Fixed(), x, 1.0, seeded()), tc_elbo(Fixed(), x, 1.0, seeded())
+    assert same.loss.item() == pytest.approx(plain.loss.item(), rel=1e-6) and same.kl.item() == pytest.approx(plain.kl.item(), rel=1e-6)
+    dear = tc_elbo(Fixed(), x, 3.0, seeded())
+    assert (dear.loss - same.loss).item() == pytest.approx(2 * exact[1], abs=0.1)
+
+
+def test_tc_elbo_is_swept_alone_and_together_alike(tmp_path):
+    world, _ = discs(256, 64, 64)
+    shared = dict(epochs=1, objective=tc_elbo, input_shape=(1, 16, 16), hidden_dims=(16,), latent_dim=3, precision="fp32", progress=False)
+    grid = {"beta": [2.0, 6.0], "seed": [0, 1]}
+    alone = sweep(world, grid, folder=tmp_path / "alone", **shared)
+    together = sweep(world, grid, folder=tmp_path / "together", at_once=4, **shared)
+    assert together.loss.tolist() == pytest.approx(alone.loss.tolist(), rel=1e-3)
+
+
+# --- discs ---------------------------------------------------------------------------------------
+
+def test_discs_have_the_form_of_the_course_and_are_drawn_again_alike():
+    drawn, factors = discs(300, 20, 50, seed=3)
     assert isinstance(drawn, ImageData) and (len(drawn.train), len(drawn.val), len(drawn.test)) == (300, 20, 50)
-    assert drawn.train.images.shape == (300, 1, 28, 28) and drawn.train.images.dtype == torch.uint8
-    assert drawn.test.labels.tolist() == factors.loc["test"]["shape"].tolist()
+    assert drawn.train.images.shape == (300, 1, 16, 16) and drawn.train.images.dtype == torch.uint8
     for name, n in FACTORS.items():
         assert factors[name].between(0, n - 1).all() and factors[name].nunique() == n
-    again, same = shapes(300, 20, 50, seed=np.int64(3))
+    again, same = discs(300, 20, 50, seed=np.int64(3))
     assert again.train.images.equal(drawn.train.images) and same.equals(factors)
-    assert not shapes(300, 20, 50, seed=4)[1].equals(factors)
+    assert not discs(300, 20, 50, seed=4)[1].equals(factors) and shapes is discs
 
 
 @pytest.fixture(scope="module")
 def drawn():
     """Every combination of factors, and the images that were drawn for it."""
-    found, (data, factors) = {}, shapes(seed=0)
+    found, (data, factors) = {}, discs()
     for image, values in zip(data.train.images, factors.loc["train"].itertuples(index=False)):
         found.setdefault(tuple(values), []).append(image)
     return found
@@ -500,23 +569,19 @@ def test_images_of_the_same_factors_are_equal_and_of_others_differ(drawn):
 
 def centre(image):
     grey = image[0].double()
-    rows, columns = torch.meshgrid(torch.arange(28.0), torch.arange(28.0), indexing="ij")
+    rows, columns = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")
     return float((grey * columns).sum() / grey.sum()), float((grey * rows).sum() / grey.sum())
 
 
-@pytest.mark.parametrize("kind", range(3))
-def test_factors_do_what_their_names_say(drawn, kind):
-    def draw(size=2, x=3, y=3, angle=0):
-        return drawn[kind, size, x, y, angle][0]
+def test_factors_do_what_their_names_say(drawn):
+    def draw(x=3, y=3, size=2):
+        return drawn[x, y, size][0]
 
-    ink = [draw(size=s).sum().item() for s in range(4)]
-    assert ink == sorted(ink) and ink[3] > 2 * ink[0]
-    assert centre(draw(x=7))[0] - centre(draw(x=0))[0] == pytest.approx(11, abs=0.2)
-    assert centre(draw(y=0))[1] - centre(draw(y=7))[1] == pytest.approx(11, abs=0.2)
-    turned = draw(angle=2)
-    assert abs(int(turned.sum()) - int(draw().sum())) < 0.05 * int(draw().sum())
-    assert turned.max() == 255 and ((turned > 0) & (turned < 255)).sum() > 5            # antialiased
+    ink = [draw(size=s).sum().item() for s in range(FACTORS["size"])]
+    assert ink == sorted(ink) and ink[-1] > 5 * ink[0]
+    assert centre(draw(x=7))[0] - centre(draw(x=0))[0] == pytest.approx(7, abs=0.1)
+    assert centre(draw(y=0))[1] - centre(draw(y=7))[1] == pytest.approx(7, abs=0.1)
+    assert draw().max() == 255 and ((draw() > 0) & (draw() < 255)).sum() > 5            # antialiased
+    middle = draw(4, 4, 5).sum().item()
     for x, y in [(0, 0), (0, 7), (7, 0), (7, 7)]:
-        edge = draw(size=3, x=x, y=y).clone()
-        edge[0, 1:-1, 1:-1] = 0
-        assert edge.sum() == 0                                                          # nothing is cut off
+        assert draw(x, y, 5).sum().item() == middle                                     # nothing is cut off

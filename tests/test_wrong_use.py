@@ -26,7 +26,7 @@ from vae_tutorial.generation import decode_images, grid_points, interpolate, ler
 from vae_tutorial.latent_space import encodings, knn_accuracy, knn_classify, nearest_neighbours, pca, scatter, shared_neighbours, tsne
 from vae_tutorial.saving import about_pretrained, load_model, load_pretrained, save_model
 from vae_tutorial.sources import read_official
-from vae_tutorial.sweeps import mig, mutual_information, plot_tradeoff, shapes, summarize
+from vae_tutorial.sweeps import dci, kl_parts, mig, mutual_information, plot_tradeoff, shapes, summarize
 from vae_tutorial.training import ConstantBeta, CosineBeta, CyclicalBeta, LinearBeta, Recipe, SigmoidBeta, fit, validate
 from vae_tutorial.vae import VAE, BaseVAE, LatentModel, elbo, evaluating
 
@@ -398,6 +398,8 @@ OTHER = [
     (lambda: mig(np.ones((4, 2)), np.array([[0], [1], [2], [np.nan]])), ValueError, r"factors\[0\] holds 1 values that are NaN"),
     (lambda: mig(np.ones((4, 1)), FOUR), ValueError, "codes has 1 dimension, must have at least two"),
     (lambda: mig(np.ones((4, 2)), np.zeros((4, 1))), ValueError, r"factors\[0\] is the same in all images"),
+    (lambda: dci(np.ones((4, 2)), np.zeros((4, 1))), ValueError, r"factors\[0\] is the same in all images"),
+    (lambda: kl_parts(torch.zeros(4, 2), torch.zeros(4, 3)), ValueError, "logvar has shape"), (lambda: kl_parts(torch.zeros(4, 2), torch.zeros(4, 2), 0), ValueError, "n_draws is 0"),
     (lambda: shapes(n_test=2.5), ValueError, "n_test is 2.5"), (lambda: shapes(seed=-1), ValueError, "seed is -1")]
 
 
