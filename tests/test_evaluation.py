@@ -52,7 +52,9 @@ def test_with_the_true_posterior_every_bound_is_the_likelihood(n_samples):
     assert result.loss == pytest.approx(truth.mean().item(), abs=1e-9) == result.nll
     assert result.per_image["ess"].sub(n_samples).abs().max() < 1e-9
     if n_samples > 1:
-        assert result.draw_errors["loss"] < 1e-9 and result.draw_errors["nll"] < 1e-6
+        assert result.draw_errors["loss"] < 1e-9
+    if n_samples > 3:
+        assert result.draw_errors["nll"] < 1e-6
 
 
 @pytest.mark.parametrize("shift, widen", [(0.5, 0.4), (0.0, 0.8), (1.0, 0.3)])
@@ -75,6 +77,26 @@ def test_the_reported_error_of_the_elbo_is_the_spread_over_seeds():
     reported = sum(r.draw_errors["loss"] for r in results) / len(results)
     assert spread == pytest.approx(reported, rel=0.3)
     assert all(r.draw_errors["loss"] < r.errors["loss"] for r in results)
+
+
+@pytest.mark.parametrize("shift, widen, n_samples", [(0.5, 0.4, 32), (2.0, 0.0, 8), (2.0, 0.0, 128), (1.0, -1.0, 32)])
+def test_the_reported_error_of_the_bound_is_the_spread_over_seeds(shift, widen, n_samples):
+    """Within a tenth, also where few draws dominate: there the relative variance of the mean weight shows half of it."""
+    model, x, _ = linear_gaussian(shift, widen)
+    results = [evaluate(model, x, n_samples=n_samples, likelihood=normal, seed=seed, progress=False) for seed in range(60)]
+    spread = (torch.stack([r.per_image["nll"] for r in results]).var(0).mean() / len(x)).sqrt().item()
+    assert torch.tensor([r.nll for r in results]).std().item() == pytest.approx(spread, rel=0.3)
+    reported = sum(r.draw_errors["nll"] for r in results) / len(results)
+    assert reported == pytest.approx(spread, rel=0.1)
+    formula = [((n_samples / r.per_image["ess"] - 1) / (n_samples - 1)).mean().div(len(x)).sqrt().item() for r in results]
+    assert (shift, widen) == (0.5, 0.4) or sum(formula) / len(formula) < 0.7 * spread
+
+
+@pytest.mark.parametrize("n_samples, known", [(1, False), (3, False), (4, True), (7, True)])
+def test_the_spread_of_a_bound_needs_quarters(n_samples, known):
+    result = evaluate(tiny(), grey(5), n_samples=n_samples)
+    assert math.isfinite(result.draw_errors["nll"]) is known
+    assert math.isfinite(result.draw_errors["loss"]) is (n_samples > 1)
 
 
 # --- the log weights ------------------------------------------------------------------------------
@@ -139,11 +161,11 @@ def test_each_figure_is_what_it_says():
     assert result.active.equal(active_units(mu)) and len(result) == 8
     assert result.errors["loss"] == pytest.approx((log_w.mean(1).std() / 8**0.5).item())
     frame, one = result.to_frame(), evaluate(model, images[:1], n_samples=1)
-    assert list(frame.index) == ["loss", "distortion", "rate", "reconstruction", "nll"]
+    assert list(frame.index) == ["loss", "distortion", "rate", "reconstruction", "nll"] and frame.index.name == "K = 16"
     assert frame.loc["loss", "nats per image"] == result.loss
     assert math.isnan(one.errors["loss"]) and math.isnan(one.draw_errors["nll"])
     assert "1 draw each" in str(one)
-    for words in ("8 images, 16 draws", "-ELBO", "distortion", "rate", "NLL, 16 draws", "at mean", "active dimensions"):
+    for words in ("8 images, 16 draws", "-ELBO", "distortion", "rate", "importance-weighted bound, K = 16", "at mean", "active dimensions"):
         assert words in str(result)
 
 

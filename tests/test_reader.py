@@ -31,8 +31,9 @@ CHANGES = {
         (1, "LinearBeta(11", "LinearBeta(2"), (1, ".split(128)", ".split(500)"), (1, "seeds = (0, 1, 2)", "seeds = (4, 5)"),
         (1, "images[:10]), 3", "images[:7]), 2"), (2, "epochs=50", "epochs=4"), (1, "epochs=25", "epochs=8"), (3, "epochs=20", "epochs=2")]),
     "fewer draws": ("03_evaluation", [
-        (1, 'load_pretrained("mnist-mlp-20d")', 'load_pretrained("mnist-beta-4")'), (1, "n, draws = 200, 5000", "n, draws = 50, 300"),
-        (1, "(4.0, 20), (784.0, 4)", "(2.0, 3), (100.0, 2)"), (1, "(1, 6, 6)", "(1, 4, 5)"), (1, "epochs=10", "epochs=2")]),
+        (1, 'load_pretrained("mnist-mlp-20d")', 'load_pretrained("mnist-beta-4")'), (1, "full=(200, 5000, 1000, 20)", "full=(50, 300, 70, 3)"),
+        (1, "sample=(100, 5000, 100, 12)", "sample=(50, 300, 70, 3)"), (1, "(1.0, 4.0, 784.0)", "(1.0, 2.0, 100.0)"),
+        (1, "(1, 6, 6)", "(1, 4, 5)"), (1, "epochs=10", "epochs=2"), (1, "steps=300", "steps=20")]),
     "another model": ("04_generation", [(1, 'load_pretrained("mnist-mlp-20d")', 'load_pretrained("mnist-beta-4")')]),
     "two dimensions": ("04_generation", [
         (1, 'load_pretrained("mnist-mlp-20d")', 'load_pretrained("mnist-mlp-2d")'), (1, 'load_pretrained("mnist-beta-8")', 'load_pretrained("mnist-beta-1")'),
