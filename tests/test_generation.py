@@ -4,14 +4,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from factories import double_cloud, generator, tiny
+from factories import cloud, double_cloud, generator, small_data, split, tiny
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from scipy import linalg
 from torch import nn
 
 from vae_tutorial.autoencoder import Autoencoder
 from vae_tutorial.data import show_images
-from vae_tutorial.generation import decode_images, grid_points, interpolate, lerp, manifold_grid, slerp, traverse
+from vae_tutorial.generation import Judge, decode_images, frechet_distance, grid_points, interpolate, lerp, manifold_grid, slerp, train_judge, traverse
 from vae_tutorial.vae import VAE, kl_divergence
 
 
@@ -169,3 +170,48 @@ def test_a_map_is_the_grid_decoded():
     for model in (tiny(), tiny(Autoencoder)):
         torch.testing.assert_close(manifold_grid(model, 5, (-1, 2)), decode_images(model, grid_points(5, (-1, 2))))
     assert show_images(manifold_grid(tiny(), 5), columns=5, gap=0).images[0].get_array().shape == (10, 15)
+
+
+# --- the judge -----------------------------------------------------------------------------------
+
+def test_the_distance_of_gaussians_has_its_closed_forms():
+    a = double_cloud(5000, 4)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
+    assert frechet_distance(a, a + torch.tensor([3.0, 0, 0, 4])) == pytest.approx(25)
+    # of a and 3 a: their standard deviations differ by a factor, in every direction
+    assert frechet_distance(a, 3 * a) == pytest.approx(float(4 * (torch.cov(a.T).trace() + a.mean(0).square().sum())))
+    turn, _ = torch.linalg.qr(double_cloud(4, 4, seed=1))
+    b = a * torch.tensor([1.0, 2, 3, 4]) + 1
+    assert frechet_distance(a @ turn, b @ turn) == pytest.approx(frechet_distance(a, b)) == pytest.approx(frechet_distance(b, a))
+
+
+def test_the_distance_is_that_of_a_matrix_root_also_where_a_covariance_has_no_inverse():
+    a, b = double_cloud(300, 6) @ double_cloud(6, 6, seed=1), double_cloud(200, 6, seed=2) + 0.5
+    cov_a, cov_b = torch.cov(a.T), torch.cov(b.T)
+    root = np.trace(linalg.sqrtm((cov_a @ cov_b).numpy())).real
+    assert frechet_distance(a, b) == pytest.approx(float((a.mean(0) - b.mean(0)).square().sum() + cov_a.trace() + cov_b.trace() - 2 * root))
+    alike = torch.ones(50, 6)
+    assert frechet_distance(alike, b) == pytest.approx(float((b.mean(0) - 1).square().sum() + cov_b.trace()))
+    assert math.isfinite(frechet_distance(cloud(3, 6), b)) and frechet_distance(a[:, :1], b[:, :1]) >= 0
+
+
+def test_a_judge_reads_images_of_any_shape_in_batches():
+    judge, images = Judge((3, 5, 6), 4), split(7, (3, 5, 6)).images
+    features, probability = judge.read(images)
+    assert features.shape == (7, 32) and probability.shape == (7, 4) and judge.training
+    torch.testing.assert_close(probability.sum(1), torch.ones(7))
+    torch.testing.assert_close(judge(images / 255).softmax(1), probability)
+    for part, whole in zip(judge.read(images / 255, batch_size=2), (features, probability)):
+        torch.testing.assert_close(part, whole)
+
+
+def test_a_judge_learns_the_same_from_the_same_seed_and_disturbs_nobody():
+    data = small_data(train=300)
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    judges = [train_judge(data.train, steps=60, seed=seed) for seed in (1, 1, 2)]
+    assert torch.rand(2).equal(expected)
+    one, same, other = (judge.read(data.val.images)[1] for judge in judges)
+    assert one.equal(same) and not one.equal(other)
+    assert (one.argmax(1) == data.val.labels).float().mean() > 0.6

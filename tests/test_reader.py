@@ -37,7 +37,8 @@ CHANGES = {
     "another model": ("04_generation", [(1, 'load_pretrained("mnist-mlp-20d")', 'load_pretrained("mnist-beta-4")')]),
     "two dimensions": ("04_generation", [
         (1, 'load_pretrained("mnist-mlp-20d")', 'load_pretrained("mnist-mlp-2d")'), (1, 'load_pretrained("mnist-beta-8")', 'load_pretrained("mnist-beta-1")'),
-        (1, "linspace(0, 1, 11)", "linspace(0, 1, 8)"), (1, "side = 20", "side = 9"), (1, "val.images[:1000]", "val.images[:200]")]),
+        (1, "linspace(0, 1, 11)", "linspace(0, 1, 8)"), (1, "side = 20", "side = 9"),
+        (1, "sets = 5", "sets = 3"), (1, "train_judge(data.train)", "train_judge(data.train, steps=200)")]),
 }
 LONG = {"three epochs", "another beta", "fewer draws", "width and epochs", "two dimensions"}
 SILENT = [path for path in CHAPTERS if "as_published" in path.read_text(encoding="utf-8")]

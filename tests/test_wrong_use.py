@@ -22,7 +22,7 @@ from vae_tutorial.conv import ConvVAE
 from vae_tutorial.data import ImageData, Split, binarize, entropy_floor, intensities, load_data, show_images
 from vae_tutorial.evaluation import active_units, evaluate, importance_bound, log_weights, posterior, reconstruction_at_mean
 from vae_tutorial.explorers import BetaExplorer, EmbeddingExplorer, InterpolationExplorer, LatentExplorer
-from vae_tutorial.generation import decode_images, grid_points, interpolate, lerp, manifold_grid, slerp, traverse
+from vae_tutorial.generation import Judge, decode_images, frechet_distance, grid_points, interpolate, lerp, manifold_grid, slerp, train_judge, traverse
 from vae_tutorial.latent_space import encodings, knn_accuracy, knn_classify, nearest_neighbours, pca, scatter, shared_neighbours, tsne
 from vae_tutorial.saving import about_pretrained, load_model, load_pretrained, save_model
 from vae_tutorial.sources import read_official
@@ -368,6 +368,11 @@ OTHER = [
     (lambda: traverse(MODEL, torch.ones(2), values=2.0), TypeError, "values is 2.0, must be a list such as"),
     *[(partial(grid_points, 3, value), ValueError, rf"range is {re.escape(repr(value))}, must be .*low < high") for value in ("12", (1, 2, 3), 3, (2, -2))],
     (lambda: manifold_grid(tiny(latent_dim=3)), ValueError, "model has latent_dim 3, must have 2"),
+    (lambda: frechet_distance(torch.ones(4, 2), torch.ones(4, 3)), ValueError, r"b has shape \(4, 3\), must be \(N, D\)"),
+    (lambda: frechet_distance(torch.ones(1, 2), torch.ones(4, 2)), ValueError, r"a has shape \(1, 2\), must be \(N, D\) with N of at least 2"),
+    (lambda: Judge(SHAPE).read(torch.ones(4, 1, 5, 5)), ValueError, r"images has shape \(4, 1, 5, 5\), must be \(B, 1, 3, 4\)"),
+    (lambda: train_judge(Split(IMAGES, None)), TypeError, "split.labels is NoneType, must be a Tensor: a judge learns"),
+    (lambda: train_judge(Split(IMAGES, torch.zeros(4, dtype=torch.int64)), steps=2), ValueError, "steps is 2, must be a whole number of at least 10"),
     # the latent space
     (lambda: tsne(LINE[:, :1], 3), ValueError, r"codes has shape \(12, 1\), must be \(N, D\) with D of at least 2"),
     (lambda: pca(np.full((50, 3), 1 / 3)), ValueError, r"codes are all the same point, array\(.*, must differ"),
