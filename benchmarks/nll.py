@@ -80,7 +80,7 @@ def main():
 
     error = answers["evaluate"].draw_errors["nll"]
     nll = answers | {"evaluate": answers["evaluate"].nll}
-    for name, value in nll.items():          # two estimates differ by √2 errors, and the error is itself a lower estimate
+    for name, value in nll.items():          # two estimates differ by √2 errors
         assert abs(value - nll["evaluate"]) < 6 * error, f"{name}: {value:.3f}, evaluate: {nll['evaluate']:.3f} ± {error:.3f}"
     result |= dict(seconds={name: [round(s, 3) for s in each] for name, each in times.items()},
                    times_as_fast_as_pythae=speed_ups(times, "pythae") if args.pythae else None,
