@@ -183,7 +183,8 @@ def discs(n_train: int = 4_000, n_val: int = 1_000, n_test: int = 4_000,
     rng = np.random.default_rng(check_seed("seed", seed))
     drawn = np.stack([rng.integers(n, size=sum(sizes)) for n in FACTORS.values()], 1)
     images = torch.cat([_draw(part) for part in torch.from_numpy(drawn).split(2000)])
-    train, val, test = map(Split, images.split(sizes), [None] * 3)
+    train, val, test = (Split(part, None)       # type: ignore[arg-type]
+                        for part in images.split(sizes))
     data = ImageData(train, val, test, name="discs", source="drawn", class_names=())
     split = pd.Index(np.repeat(["train", "val", "test"], sizes), name="split")
     return data, pd.DataFrame(drawn, columns=list(FACTORS), index=split)
