@@ -86,5 +86,5 @@ def test_checks_stand_in_hidden_cells_and_ask_first(path):
         if not speaks and not measure_ranges.calls_of(cell.source):
             continue
         assert cell.source.startswith("#| hide\n"), cell.source
-        [block] = tree.body
-        assert ast.unparse(block.test) == "as_published()" and not block.orelse, cell.source
+        for block in tree.body:
+            assert ast.unparse(block.test).startswith("as_published()") and not block.orelse, cell.source

@@ -404,7 +404,8 @@ OTHER = [
     (lambda: mig(np.ones((4, 1)), FOUR), ValueError, "codes has 1 dimension, must have at least two"),
     (lambda: mig(np.ones((4, 2)), np.zeros((4, 1))), ValueError, r"factors\[0\] is the same in all images"),
     (lambda: dci(np.ones((4, 2)), np.zeros((4, 1))), ValueError, r"factors\[0\] is the same in all images"),
-    (lambda: kl_parts(torch.zeros(4, 2), torch.zeros(4, 3)), ValueError, "logvar has shape"), (lambda: kl_parts(torch.zeros(4, 2), torch.zeros(4, 2), 0), ValueError, "n_draws is 0"),
+    (lambda: kl_parts(torch.zeros(4, 2), torch.zeros(4, 3)), ValueError, "logvar has shape"),
+    (lambda: kl_parts(torch.zeros(4, 2), torch.zeros(4, 2), 0), ValueError, "n_draws is 0"),
     (lambda: shapes(n_test=2.5), ValueError, "n_test is 2.5"), (lambda: shapes(seed=-1), ValueError, "seed is -1")]
 
 
