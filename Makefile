@@ -47,8 +47,7 @@ bench: $(PYTHAE)/.ready  ## measure speed against common loops, pythae and the b
 	@$(PY) benchmarks/training.py --pythae $(PYTHAE)/bin/python --compile --out benchmarks/results/training.json
 	@$(PY) benchmarks/nll.py --pythae $(PYTHAE)/bin/python --out benchmarks/results/nll.json
 	@$(PY) benchmarks/busy_core.py --out benchmarks/results/busy_core.json
-	@$(PY) benchmarks/time_to_target.py --tune --out benchmarks/results/tuning.json
-	@$(PY) benchmarks/time_to_target.py --out benchmarks/results/time_to_target.json
+	@$(PY) benchmarks/time_to_target.py --tune --epochs --seconds --out benchmarks/results/time_to_target.json
 	@$(PY) tools/make_speed.py
 
 faults: .venv/.ready  ## bring about every fault of the reliability page, as often as it says (an hour), and write the page
