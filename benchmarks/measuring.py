@@ -36,12 +36,19 @@ def take_turns(contestants, rounds, device):
     return times
 
 
-def interval(ratios):
-    """The geometric mean of ratios, one a round, and the ends of its 95 % interval; the mean alone where there is one round."""
-    logs, half = np.log(ratios), 0.0
-    if len(logs) > 1:
-        half = stats.t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / math.sqrt(len(logs))
-    return [round(math.exp(logs.mean() + shift), 3) for shift in (0, -half, half)]
+def interval(*samples):
+    """The product of the geometric means of independent samples of ratios, and the ends of its 95 % interval (Welch, 1947).
+
+    The mean alone, three times, where a sample holds a single ratio.
+    """
+    logs = [np.log(each) for each in samples]
+    middle, half = sum(each.mean() for each in logs), 0.0
+    if min(map(len, logs)) > 1:
+        parts = [each.var(ddof=1) / len(each) for each in logs]
+        if sum(parts) > 0:          # the reference against itself has none
+            freedom = sum(parts) ** 2 / sum(part ** 2 / (len(each) - 1) for part, each in zip(parts, logs))
+            half = stats.t.ppf(0.975, freedom) * math.sqrt(sum(parts))
+    return [round(math.exp(middle + shift), 3) for shift in (0, -half, half)]
 
 
 def speed_ups(times, reference):

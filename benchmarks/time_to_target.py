@@ -15,13 +15,11 @@ loop and of `fit`, validation included, in rounds. All three go into one file.
 import argparse
 import functools
 import json
-import math
 from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import machine, store, take_turns
-from scipy import stats
+from measuring import interval, machine, store, take_turns
 from training import STEPS, loop
 
 from vae_tutorial.data import load_data
@@ -81,25 +79,16 @@ def seconds(data, best, rounds):
     return {name: [round(s, 3) for s in each[1:]] for name, each in take_turns(found, rounds, best_device()).items()}
 
 
-def product(*samples):
-    """The product of the geometric means of independent samples of ratios, and the ends of its 95 % interval (Welch, 1947)."""
-    logs = [np.log(each) for each in samples]
-    parts = [each.var(ddof=1) / len(each) for each in logs]
-    freedom = sum(parts) ** 2 / sum(part ** 2 / (len(each) - 1) for part, each in zip(parts, logs))
-    middle, half = sum(each.mean() for each in logs), stats.t.ppf(0.975, freedom) * math.sqrt(sum(parts))
-    return [round(math.exp(middle + shift), 2) for shift in (0, -half, half)]
-
-
 def times_as_long(runs, turns):
     """How many times as long the usual loop takes to the target, and what the loop and the recipe have in it."""
     epochs = {kind: np.array([run["epochs"] for run in sorted(runs, key=lambda run: run["seed"]) if run["kind"] == kind]) for kind in KINDS}
     turns = {name: np.array(each) for name, each in turns.items()}
-    return {"the loop: usual loop / fit, constant rate": product(turns["usual loop"] / turns["fit, constant"]),
-            "the recipe: constant rate / one cycle, in epochs": product(epochs["constant"] / epochs["one-cycle"]),
+    return {"the loop: usual loop / fit, constant rate": interval(turns["usual loop"] / turns["fit, constant"]),
+            "the recipe: constant rate / one cycle, in epochs": interval(epochs["constant"] / epochs["one-cycle"]),
             "the recipe: constant rate / one cycle, in seconds":
-                product(epochs["constant"] / epochs["one-cycle"], turns["fit, constant"] / turns["fit, one-cycle"]),
+                interval(epochs["constant"] / epochs["one-cycle"], turns["fit, constant"] / turns["fit, one-cycle"]),
             "both: usual loop, constant rate / fit, one cycle":
-                product(epochs["constant"] / epochs["one-cycle"], turns["usual loop"] / turns["fit, one-cycle"])}
+                interval(epochs["constant"] / epochs["one-cycle"], turns["usual loop"] / turns["fit, one-cycle"])}
 
 
 def main():
