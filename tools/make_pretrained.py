@@ -17,7 +17,7 @@ from vae_tutorial.data import Split, load_data
 from vae_tutorial.evaluation import evaluate, reconstruction_at_mean
 from vae_tutorial.grid import sweep
 from vae_tutorial.saving import load_model, save_model
-from vae_tutorial.training import LinearBeta, fit
+from vae_tutorial.training import fit
 from vae_tutorial.vae import VAE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,7 +46,7 @@ def run_of_sweep(beta):
 
 
 RECIPES = {
-    "mnist-mlp-20d": partial(run, "mnist-mlp-20d", epochs=50, beta=LinearBeta(11, every="epoch")),
+    "mnist-mlp-20d": partial(run, "mnist-mlp-20d-fixed", epochs=50),
     "mnist-mlp-2d": partial(run, "mnist-mlp-2d", sizes=dict(hidden_dims=(256, 128), latent_dim=2), data=dict(val_fraction=0.2),
                             epochs=200),
     "mnist-ae-20d": partial(run, "mnist-ae-20d", Autoencoder, epochs=50, objective=reconstruction_only),
