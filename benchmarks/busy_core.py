@@ -21,7 +21,7 @@ from vae_tutorial.training import fit
 from vae_tutorial.vae import VAE
 
 CORES = len(os.sched_getaffinity(0))
-WAITING = {"as PyTorch comes": dict(OMP_NUM_THREADS=str(CORES)),
+WAITING = {"PyTorch's default": dict(OMP_NUM_THREADS=str(CORES)),
            "OMP_WAIT_POLICY=passive": dict(OMP_NUM_THREADS=str(CORES), OMP_WAIT_POLICY="passive"),
            "one thread": dict(OMP_NUM_THREADS="1")}
 

@@ -101,7 +101,7 @@ def gpu():
     rows = [[name, f"{fifty['seconds_of_first_epoch'][name]:.1f}", f"{median(each):.1f}", f"{usual / median(each):.1f}"]
             for name, each in fifty["seconds"].items()]
     parts = [f"**{fifty['epochs']} epochs of S0's network**, {fifty['images']:,} images an epoch; {where(fifty['machine'])}.",
-             table(["contestant", "seconds of a first epoch", f"of {fifty['epochs']} epochs", "times the usual loop"], rows)]
+             table(["contestant", "first epoch, with start-up (s)", f"{fifty['epochs']} epochs after it (s)", "times the usual loop"], rows)]
     rows = [[name, f"{median(each['images_per_second']['sweep, one by one']):,.0f}",
              f"{median(each['images_per_second']['sweep, all at once']):,.0f}",
              f"{each['times_as_fast_as_one_by_one']['sweep, all at once']:.1f}"] for name, each in many["networks"].items()]
