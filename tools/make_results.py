@@ -39,7 +39,10 @@ def table(header, rows):
 
 def number(x):
     """Return a figure with as many digits as it deserves."""
-    return x if isinstance(x, str) else f"{x:,.0f}" if float(x).is_integer() and abs(x) >= 100 else f"{x:.2f}" if abs(x) >= 1 else f"{x:.3f}"
+    if isinstance(x, str):
+        return x
+    digits = 0 if float(x).is_integer() and abs(x) >= 100 else 2 if abs(x) >= 1 else 3
+    return f"{x:,.{digits}f}".replace("-", "−")
 
 
 def ours(figure):
@@ -48,8 +51,10 @@ def ours(figure):
 
 
 def difference(figure, theirs):
-    """Return ours minus theirs with its sign; nothing where theirs is no single number."""
-    return "" if isinstance(theirs, str) else f"{figure['value'] - theirs:+.2f}".replace("-", "−")
+    """Return ours minus theirs with its sign; from the nearest end where theirs is a range, "inside" where ours is in it."""
+    low, high = map(float, theirs.split("–")) if isinstance(theirs, str) else (theirs, theirs)
+    nearest = min(max(figure["value"], low), high)
+    return "inside" if low < nearest < high else f"{figure['value'] - nearest:+.2f}".replace("-", "−")
 
 
 def link(chapter):
@@ -65,7 +70,7 @@ def comparison(group, figures):
             sys.exit(f"error: no record {row['record']!r}; run the chapter that names it on the full data")
         theirs = row["theirs"]
         rows.append([row["what"], number(theirs), ours(figure), difference(figure, theirs), link(figure["chapter"])])
-    about = f"{group['protocol']}.\n\n**What decides the difference.** {group['decides']}"
+    about = f"{group['protocol']}.\n\n**What explains the difference.** {group['decides']}"
     return f"### {group['group']}\n\n{about}\n\n" + table(["figure", "theirs", "ours", "difference", "chapter"], rows)
 
 
