@@ -91,11 +91,11 @@ def train_judge(split: Split, steps: int = 1500, seed: int = 0) -> Judge:
     Parameters
     ----------
     split : Split
-        Images with labels, other ones than those it will judge.
+        Labelled images, none of which it will judge.
     steps : int
         Batches of 64 images, with Adam and a one-cycle learning rate.
     seed : int
-        For the first weights and the choice of images.
+        For the initial weights and the choice of images.
     """
     steps, seed = check_whole("steps", steps, low=10), check_seed("seed", seed)
     check_kind("split.labels", split.labels, Tensor, "a judge learns from labels")

@@ -31,7 +31,7 @@ from .vae import Elbo, LatentModel, as_input, elbo, evaluating
 #| code-fold: true
 @dataclass(frozen=True)
 class LinearBeta:
-    """β rises in a straight line from `start` to `end`; others change only `shape`.
+    """β rises in a straight line from `start` to `end`; subclasses change only `shape`.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ class SigmoidBeta(LinearBeta):
 
 @dataclass(frozen=True)
 class CyclicalBeta:
-    """`ramp`, started again every `period` epochs, `cycles` times; the last goes on.
+    """`ramp`, started again every `period` epochs, `cycles` times; the last one is not reset.
 
     Fu et al. (2019), "Cyclical Annealing Schedule".
     """
@@ -304,7 +304,7 @@ class ShowReconstructions:
     Parameters
     ----------
     images : Tensor of uint8, shape (N, *input_shape)
-        A row of them; eight to ten look well.
+        A row of them; eight to ten look good.
     """
 
     def __init__(self, images: Tensor) -> None:

@@ -256,8 +256,8 @@ class VAE(BaseVAE):
 class Elbo(NamedTuple):
     """Terms of the objective: means over the images of a batch, in nats per image.
 
-    `loss` carries the gradient; `reconstruction` and `kl` are what they are, whatever
-    `beta` and free bits make of them.
+    `loss` carries the gradient; `reconstruction` and `kl` are reported without `beta`
+    and free bits.
     """
 
     loss: Tensor
@@ -284,7 +284,7 @@ def elbo(model: Callable[..., VAEOutput], x: Tensor, beta: float = 1.0,
     likelihood : str or callable
         See `reconstruction_loss`.
     free_bits : float
-        Nats of KL in each latent dimension below which the loss asks for no less.
+        Nats of KL that each latent dimension has for free: a lower KL lowers no loss.
 
     Returns
     -------
