@@ -480,20 +480,23 @@ def test_equal_numbers_are_equal_settings_and_kept_as_pythons(data, tmp_path, fi
                                          ("beta", LinearBeta(20)), ("seed", 7), ("seed", 420), ("precision", "bf16"),
                                          ("objective", partial(elbo, free_bits=0.1)),
                                          ("lr_schedule", "one-cycle"), ("lr_schedule", CosineAnnealingLR), ("optimizer", AdamW),
-                                         ("model", digit_model(latent_dim=4)), ("images", None)])
+                                         ("model", digit_model(latent_dim=4)), ("images", "train"), ("val images", "val")])
 def test_resuming_with_another_setting_is_refused_by_name(data, tmp_path, name, other):
     train(data, epochs=1, checkpoint=tmp_path, lr=1e-3, beta=LinearBeta(2))
-    images = data.train.images.clone()
-    images[5, 0, 3, 3] += 1 if name == "images" else 0
+    changed = {} if "images" in name else {name: other}
+    if not changed:
+        images = getattr(data, other).images.clone()
+        images[5, 0, 3, 3] += 1
+        data = replace(data, **{other: Split(images, None)})
     with pytest.raises(ValueError, match=f"^{name} is .*made with"):
-        train(replace(data, train=Split(images, None)), checkpoint=tmp_path, resume=True, **{"lr": 1e-3} | ({} if name == "images" else {name: other}))
+        train(data, checkpoint=tmp_path, resume=True, **{"lr": 1e-3} | changed)
 
 
 # what version 0.2 wrote about runs, but for their images
 
 
 def test_a_run_of_version_0_2_is_continued(data, tmp_path):
-    """It kept three things, wrote its settings in other words, and knew no other optimizer than Adam."""
+    """It kept three things, wrote its settings in other words, knew no other optimizer than Adam, and looked at no images to validate with."""
     settings = dict(model="ConvVAE {'input_shape': (1, 28, 28), 'latent_dim': 3, 'channels': (4, 6)}", objective="elbo(free_bits=0.1)", batch_size=64,
                     lr_schedule="one-cycle", lr=0.008, precision="fp32", seed=42, epochs=4,
                     images=f"(300, 1, 28, 28) crc32 {zlib.crc32(data.train.images.numpy()):08x}",
@@ -505,10 +508,11 @@ def test_a_run_of_version_0_2_is_continued(data, tmp_path):
         return weights(train(data, model=model, beta=beta, objective=objective, lr_schedule="one-cycle", **more)[0])
     run(checkpoint=tmp_path, callbacks=[after(2)])
     tensors, notes = read_tensors(tmp_path / "run.safetensors")
-    files.check_same("run.safetensors", notes["history"]["settings"], settings)
+    files.check_same("run.safetensors", notes["history"]["settings"], settings | {"val images": files.fingerprint(data.val.images)})
     notes = dict(history=notes["history"] | {"settings": settings}, scheduler=notes["scheduler"], param_groups=notes["param_groups"])
     write_tensors(tmp_path / "run.safetensors", tensors, notes)
     assert run(checkpoint=tmp_path, resume=True).equal(run())
+    assert "val images" in read_tensors(tmp_path / "run.safetensors")[1]["history"]["settings"]
 
 
 # --- saved models and histories ------------------------------------------------------------------

@@ -357,7 +357,7 @@ def _train_together(data, members, bar):
             for model, recipe in zip(models, recipes)]
     recipe = runs[0].recipe
     for run in runs:
-        run.history.settings["images"] = fingerprint(run.images)
+        run.history.settings |= run.fingerprints()
     objective = at_precision(recipe.objective, device, recipe.precision, compile=False)
     weights, of_all = parallel.stack(objective, models, [run.rng for run in runs])
     optimizer = new_optimizer(recipe, list(weights.values()))
@@ -369,7 +369,7 @@ def _train_together(data, members, bar):
         share = (time.perf_counter() - runs[0].started) / len(runs)
         for run in runs:
             run.started = time.perf_counter() - share
-            _finish(run, data.val.images)
+            _finish(run)
         bar.count(sum(len(run.history) for run in runs))
     for run, member in zip(runs, members):
         run.restore(shared["restore_best"])
@@ -377,8 +377,9 @@ def _train_together(data, members, bar):
     return True
 
 
-def _finish(run, val):
+def _finish(run):
     """Finish an epoch of a run, unless it has diverged, now or before."""
     if run.history.ended == "running":
         with suppress(TrainingDiverged):
-            run.finish_epoch(*validate(run.model, val, objective=run.recipe.objective))
+            run.finish_epoch(*validate(run.model, run.val,
+                                       objective=run.recipe.objective))

@@ -230,13 +230,14 @@ def new_optimizer(recipe: Any, parameters: list[Tensor]) -> torch.optim.Optimize
 class State:
     """All that a training must remember to be continued to the same bits.
 
-    The model is on the device of `images`, the recipe settled (see chapter 02), and
-    the history empty, with the settings that it is to be compared by.
+    The model is on the device of `images` and `val`, the images to train on and those
+    to validate with, the recipe settled (see chapter 02), and the history empty, with
+    the settings that it is to be compared by.
     """
 
-    def __init__(self, model: Any, images: Tensor, recipe: Any, epochs: int,
-                 history: Any, patience: int | None = None) -> None:
-        self.model, self.images, self.recipe = model, images, recipe
+    def __init__(self, model: Any, images: Tensor, val: Tensor, recipe: Any,
+                 epochs: int, history: Any, patience: int | None = None) -> None:
+        self.model, self.images, self.val, self.recipe = model, images, val, recipe
         self.epochs, self.history, self.patience = epochs, history, patience
         learned = parallel.module_of(recipe.objective)
         self.objective = nn.Module() if learned is model else learned.to(images.device)
@@ -247,6 +248,11 @@ class State:
         self.rng = torch.Generator(images.device).manual_seed(recipe.seed)
         self.end, self.error = end_of(recipe.beta, epochs), ""
         self.last = self.best = self.weights()
+
+    def fingerprints(self) -> dict[str, str]:
+        """By what the images are known again, when the run is continued."""
+        return {"images": files.fingerprint(self.images),
+                "val images": files.fingerprint(self.val)}
 
     def weights(self) -> dict[str, Tensor]:
         """A copy of all weights and buffers as they are now."""
@@ -264,6 +270,11 @@ class State:
         """Give back the weights of the best or of the last finished epoch."""
         self.set_weights(self.best if best else self.last)
         self.model.eval()
+
+
+def _part(tensors, prefix):
+    return {name.removeprefix(prefix): t for name, t in tensors.items()
+            if name.startswith(prefix)}
 
 # %% ../nbs/e06_runs.ipynb #77bead14
 class Run(State):
@@ -442,6 +453,8 @@ def load_run(run: State, path: Path) -> None:
     tensors, notes = files.read_tensors(path)
     with files.as_damage(path):
         history = type(run.history).from_dict(notes["history"])
+    # version 0.3 did not keep what these images are; from now on they are compared
+    history.settings.setdefault("val images", run.history.settings["val images"])
     files.check_same(path, run.history.settings, history.settings)
     with files.as_damage(path):
         last, best = _part(tensors, "last/"), _part(tensors, "best/")
@@ -473,11 +486,6 @@ def _set_generator(run, state, device, epochs_done):
         warnings.warn(f"the run was begun on {device!r} and goes on on {here!r}, whose "
                       "random numbers are others: it goes on with a new seed",
                       stacklevel=7)
-
-
-def _part(tensors, prefix):
-    return {name.removeprefix(prefix): t for name, t in tensors.items()
-            if name.startswith(prefix)}
 
 
 def _slots(parameters, values):
@@ -590,9 +598,9 @@ def begin(model: LatentModel, data: ImageData, epochs: int, recipe: Any,
     check_data(model, data, recipe.batch_size)
     try_out(model, data.train.images[:2], recipe.objective)
     history.settings = in_words(recipe, model, epochs)
-    images = data.train.images.to(device)
+    train, val = (part.images.to(device) for part in (data.train, data.val))
     patience = None if patience is None else check_whole("patience", patience)
-    run = Run(place(model, device), images, recipe, epochs, history, patience)
+    run = Run(place(model, device), train, val, recipe, epochs, history, patience)
     warn_unless_it_settles(run)
     return run
 
@@ -611,7 +619,7 @@ def under_way(run: Run, callbacks: Sequence[Callable], checkpoint: str | Path | 
     for callback in callbacks:
         check_kind("callbacks", callback, Callable, "functions of model and history")
     if checkpoint is not None:
-        run.history.settings["images"] = files.fingerprint(run.images)
+        run.history.settings |= run.fingerprints()
         path = open_checkpoint(run, files.expanded(checkpoint, "checkpoint"), resume)
         callbacks = (lambda *_: try_to_save(run, path), *callbacks)
     elif resume:
@@ -619,9 +627,9 @@ def under_way(run: Run, callbacks: Sequence[Callable], checkpoint: str | Path | 
                          "its folder as checkpoint")
     objective = at_precision(recipe.objective, device, recipe.precision, compile)
     if several:
-        parallel.check_same_everywhere(run.history.settings | {
-            "images": files.fingerprint(run.images), "epochs": run.epochs,
-            "patience": run.patience, "epochs in the checkpoint": len(run.history)})
+        parallel.check_same_everywhere(run.history.settings | run.fingerprints() | {
+            "epochs": run.epochs, "patience": run.patience,
+            "epochs in the checkpoint": len(run.history)})
         objective = parallel.shared(objective, run.model, run.objective)
         if not len(run.history):
             run.last = run.best = run.weights()

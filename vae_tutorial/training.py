@@ -284,7 +284,6 @@ def fit(model: LatentModel, data: ImageData, epochs: int, *,
                                                lr_schedule, optimizer, precision, seed)
     with memory_named(device, f"batch_size, which is {batch_size}, or the model"):
         run = begin(model, data, epochs, recipe, device, History(), patience)
-        val = data.val.images.to(device)
         with under_way(run, callbacks, checkpoint, resume, compile, progress) as (
                 objective, callbacks, bar), finishing(run, restore_best):
             while run.goes_on():
@@ -292,7 +291,7 @@ def fit(model: LatentModel, data: ImageData, epochs: int, *,
                 for x in batches(run.images, recipe.batch_size, run.rng):
                     run.step(objective(model, x, run.beta, run.rng))
                     bar.update(len(x))
-                run.finish_epoch(*validate(model, val, objective=objective))
+                run.finish_epoch(*validate(model, run.val, objective=objective))
                 for callback in callbacks:
                     callback(model, run.history)
     return run.history
