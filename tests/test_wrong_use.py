@@ -403,8 +403,13 @@ OTHER = [
     (lambda: mig(np.ones((4, 2)), np.array([[0], [1], [2], [np.nan]])), ValueError, r"factors\[0\] holds 1 values that are NaN"),
     (lambda: mig(np.ones((4, 1)), FOUR), ValueError, "codes has 1 dimension, must have at least two"),
     (lambda: mig(np.ones((4, 2)), np.zeros((4, 1))), ValueError, r"factors\[0\] is the same in all images"),
+    (lambda: mig(np.ones((4, 2)), FOUR / 2), ValueError, r"factors\[0\] holds 0.5, must hold whole numbers: np.digitize makes them .* dci takes it"),
     (lambda: dci(np.ones((4, 2)), np.zeros((4, 1))), ValueError, r"factors\[0\] is the same in all images"),
+    (lambda: dci(np.ones((4, 1)), np.tile(FOUR, 2)), ValueError, "codes has 1 column, must have at least two"),
+    (lambda: dci(np.ones((4, 2)), FOUR), ValueError, "factors has 1 column, must have at least two"),
     (lambda: kl_parts(torch.zeros(4, 2), torch.zeros(4, 3)), ValueError, "logvar has shape"),
+    (lambda: kl_parts(torch.zeros(4, 2, 1), torch.zeros(4, 2, 1)), ValueError, r"mu has shape \(4, 2, 1\), must be \(N, D\)"),
+    (lambda: kl_parts(torch.zeros(4, 2), torch.full((4, 2), NAN)), ValueError, "logvar holds 8 values that are not finite"),
     (lambda: kl_parts(torch.zeros(4, 2), torch.zeros(4, 2), 0), ValueError, "n_draws is 0"),
     (lambda: shapes(n_test=2.5), ValueError, "n_test is 2.5"), (lambda: shapes(seed=-1), ValueError, "seed is -1")]
 
@@ -444,6 +449,10 @@ FIT = {
                     "model gives AutoencoderOutput without mu, logvar, which elbo needs: objective=reconstruction_only"),
     "autoencoder and more": (dict(model=Autoencoder(SHAPE, (3,), 2), objective=partial(elbo, free_bits=0.1)), TypeError,
                              "model gives AutoencoderOutput without mu, logvar, which elbo needs"),
+    **{name: (dict(objective=partial(elbo, likelihood=likelihood)), ValueError,
+              f"likelihood(logits, x) has shape {shape}, must have that of logits, (5, 1, 3, 4)")
+       for name, shape, likelihood in (("a loss per image", (5, 1), lambda logits, x: (x - logits).square().flatten(1).mean(1, keepdim=True)),
+                                       ("one loss", (), nn.functional.mse_loss))},
     "batch norm": (dict(model=WithNorm(), batch_size=11), ValueError,
                    "batch_size is 11, which leaves a last batch of one of 12 images, and batch norm needs two"),
     "objective": (dict(objective="elbo"), TypeError, "objective is str, must be a Callable"),
