@@ -326,6 +326,20 @@ def test_a_parameter_of_the_objective_is_trained(data, wrap):
     assert objective.log_sigma.item() < -0.1 and history[-1].loss < history[0].loss
 
 
+@pytest.mark.parametrize("wrap", [lambda f: f, lambda f: partial(f), lambda f: f.forward], ids=["module", "partial", "method"])
+def test_an_objective_is_in_training_mode_when_the_model_is(data, wrap):
+    class Noisy(LearnedWidth):
+        def forward(self, model, *args):
+            modes.append((self.training, model.training))
+            return super().forward(model, *args)
+
+    modes, objective = [], Noisy().eval()
+    train(data, epochs=2, objective=wrap(objective), beta=1.0)
+    assert modes == [(True, True)] * 5 + [(False, False)] + [(True, True)] * 5 + [(False, False)] and not objective.training
+    validate(digit_model(), data.val.images, objective=wrap(objective.train()))
+    assert modes[-1] == (False, False) and objective.training
+
+
 # --- interruptions and divergence ----------------------------------------------------------------
 
 def at_call(number, error=None):

@@ -138,7 +138,8 @@ class Recipe:
     ----------
     objective : callable
         `objective(model, x, beta, generator)` gives `Elbo` terms, as `elbo` does and
-        `partial(elbo, free_bits=0.5)`. Parameters of an `nn.Module` are trained too.
+        `partial(elbo, free_bits=0.5)`. Parameters of an `nn.Module` are trained too,
+        and it is in training or evaluation mode when the model is.
     batch_size : int
         Images in a batch, of all processes together.
     lr : float, optional
@@ -270,6 +271,7 @@ class State:
         """Give back the weights of the best or of the last finished epoch."""
         self.set_weights(self.best if best else self.last)
         self.model.eval()
+        self.objective.eval()
 
 
 def _part(tensors, prefix):
@@ -296,6 +298,7 @@ class Run(State):
         self.started = time.perf_counter()
         self.beta, self.settled = beta_at(self.recipe.beta, self.time), True
         self.model.train()
+        self.objective.train()
 
     @property
     def time(self) -> float:

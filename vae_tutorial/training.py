@@ -23,6 +23,7 @@ from .checks import (check_kind, check_number, check_seed, check_whole,
                                  moved)
 from .data import ImageData, intensities, show_images
 from .devices import as_device, memory_named
+from .parallel import module_of
 from .runs import LR_SCHEDULES, constant, one_cycle             # noqa: F401
 from .runs import ConstantBeta as ConstantBeta
 from .runs import Recipe, Record, begin, check_ramp, finishing, under_way
@@ -124,7 +125,7 @@ def validate(model: LatentModel, images: Tensor, *,
     images : Tensor of uint8, shape (N, *input_shape)
         On any device.
     objective : callable
-        As for `fit`; asked at β = 1.
+        As for `fit`; asked at β = 1, and if it is a module, in evaluation mode too.
     batch_size : int
         Images at a time.
     seed : int
@@ -141,7 +142,7 @@ def validate(model: LatentModel, images: Tensor, *,
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
     total = torch.zeros(2, device=device)
-    with evaluating(model):
+    with evaluating(model), evaluating(module_of(objective)):
         for part in images.split(batch_size):
             terms = objective(model, intensities(part.to(device)), 1.0, generator)
             total += len(part) * torch.stack((terms.reconstruction, terms.kl))
