@@ -131,6 +131,14 @@ def test_settled_epochs_are_those_at_the_end_of_the_schedule_and_a_run_without_o
     assert history.best.epoch == (pattern.index("x") + 1 if "x" in pattern else len(pattern))
 
 
+@pytest.mark.parametrize("beta", [lambda t: (t % 4) / 4, lambda t: t % 1, lambda t: min(1, t % 50 / 2), lambda t: t / 2, lambda t: 1 - t / 100, math.exp],
+                         ids=["cycle", "wave", "long cycle", "rising", "falling", "exploding"])
+def test_a_schedule_that_stays_nowhere_settles_nowhere(data, beta):
+    with pytest.warns(UserWarning, match="beta has no end at which it stays: none can be the best, .* the last one is kept"):
+        history = fit(digit_model(), data, 5, beta=beta, lr=0.0, batch_size=64, precision="fp32", progress=False, patience=1)
+    assert not any(epoch.settled for epoch in history) and history.best.epoch == len(history) == 5
+
+
 # --- batches and validation ----------------------------------------------------------------------
 
 @given(n=st.integers(1, 200), size=st.integers(1, 250), seed=st.integers(0, 9))

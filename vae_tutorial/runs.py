@@ -198,13 +198,15 @@ def describe(thing: Any) -> str:
 
 # %% ../nbs/e06_runs.ipynb #dc2a7664
 def end_of(schedule: Callable[[float], float], epochs: int) -> float:
-    """The value that a schedule is on its way to."""
+    """The value at which a schedule stays in the end; NaN if there is none."""
     if hasattr(schedule, "end"):
         return float(schedule.end)
     try:
-        return beta_at(schedule, 1e6)
+        # no period divides all of these
+        far = [beta_at(schedule, 1e6 + math.pi * 2**k) for k in range(12)]
     except Exception:
-        return beta_at(schedule, epochs - 1)
+        far = [beta_at(schedule, epochs - 1 + part) for part in (0, 0.5, 0.9)]
+    return far[0] if all(_is_at(beta, far[0]) for beta in far) else math.nan
 
 
 def beta_at(schedule: Callable[[float], float], time: float) -> float:
@@ -355,14 +357,17 @@ def finishing(run: Run, restore_best: bool) -> Iterator[None]:
 
 
 def warn_unless_it_settles(run: Run) -> None:
-    """Warn where β is moving in all epochs, so that none of them can be the best."""
+    """Warn where β is never at its end, so that no epoch can be the best."""
     for epoch in range(run.epochs):
         betas = [beta_at(run.recipe.beta, epoch + part) for part in (0, 0.5, 0.9)]
         if all(_is_at(beta, run.end) for beta in betas):
             return
-    warnings.warn(f"beta is on its way to {run.end:g}, and in none of {run.epochs} "
-                  "epochs is it there: none can be the best, so patience has no effect "
-                  "and the last one is kept", stacklevel=4)
+    state = (f"is on its way to {run.end:g}, and in none of {run.epochs} epochs is it "
+             "there")
+    if math.isnan(run.end):
+        state = "has no end at which it stays"
+    warnings.warn(f"beta {state}: none can be the best, so patience has no effect and "
+                  "the last one is kept", stacklevel=4)
 
 # %% ../nbs/e06_runs.ipynb #6c39fce0
 class Record:
