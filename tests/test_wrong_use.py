@@ -16,6 +16,8 @@ from factories import grey as grey_values
 from factories import tiny as tiny_model
 from matplotlib.figure import Figure
 from torch import nn
+from torch.optim import LBFGS
+from torch.optim.lr_scheduler import ExponentialLR, ReduceLROnPlateau, StepLR
 
 from vae_tutorial.autoencoder import Autoencoder
 from vae_tutorial.conv import ConvVAE
@@ -26,7 +28,7 @@ from vae_tutorial.generation import Judge, decode_images, frechet_distance, grid
 from vae_tutorial.latent_space import encodings, knn_accuracy, knn_classify, nearest_neighbours, pca, scatter, shared_neighbours, tsne
 from vae_tutorial.saving import about_pretrained, load_model, load_pretrained, save_model
 from vae_tutorial.sources import read_official
-from vae_tutorial.sweeps import dci, kl_parts, mig, mutual_information, plot_tradeoff, shapes, summarize
+from vae_tutorial.sweeps import dci, kl_parts, mig, mutual_information, plot_tradeoff, shapes, summarize, tc_elbo
 from vae_tutorial.training import ConstantBeta, CosineBeta, CyclicalBeta, LinearBeta, Recipe, SigmoidBeta, fit, validate
 from vae_tutorial.vae import VAE, BaseVAE, LatentModel, elbo, evaluating
 
@@ -456,7 +458,19 @@ FIT = {
     "batch norm": (dict(model=WithNorm(), batch_size=11), ValueError,
                    "batch_size is 11, which leaves a last batch of one of 12 images, and batch norm needs two"),
     "objective": (dict(objective="elbo"), TypeError, "objective is str, must be a Callable"),
+    "frozen": (dict(model=tiny().requires_grad_(False)), ValueError, "objective gives a loss without a gradient: unfreeze some of the parameters"),
+    "detached": (dict(objective=lambda *given: elbo(*given)._replace(loss=torch.ones(()))), ValueError, "objective gives a loss without a gradient"),
+    "double": (dict(model=tiny().double()), TypeError, "model is torch.float64, must be torch.float32 in training: model.float() makes it so"),
+    "half": (dict(model=tiny().half(), objective=tc_elbo), TypeError, "model is torch.float16, must be torch.float32"),
     "optimizer": (dict(optimizer="adam"), TypeError, "optimizer is str, must be a Callable"),
+    "optimizer of several losses": (dict(optimizer=partial(LBFGS, history_size=3)), TypeError, "optimizer is LBFGS, which needs several losses"),
+    "no optimizer": (dict(optimizer=lambda parameters: None), TypeError, "optimizer(parameters) is NoneType, must be an Optimizer"),
+    **{f"schedule {kind.__name__}": (dict(lr_schedule=kind), TypeError,
+                                     f"lr_schedule is {kind.__name__}, must be a function of the optimizer and the number of steps, such as lambda")
+       for kind in (ReduceLROnPlateau, ExponentialLR, StepLR)},
+    "schedule of losses": (dict(lr_schedule=lambda optimizer, steps: ReduceLROnPlateau(optimizer)), TypeError,
+                           "lr_schedule(optimizer, steps) is ReduceLROnPlateau, which needs a validation loss"),
+    "no schedule": (dict(lr_schedule=lambda optimizer, steps: None), TypeError, "lr_schedule(optimizer, steps) is NoneType, must be a LRScheduler"),
     "beta": (dict(beta=None), ValueError, "beta is None, must be a finite number of at least 0"),
     "beta later": (dict(beta=lambda time: 1 - time), ValueError, "beta is "),
     "beta without return": (dict(beta=lambda time: None), ValueError, "beta is None at time "),

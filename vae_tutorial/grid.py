@@ -30,8 +30,9 @@ from .data import ImageData, Split, intensities
 from .devices import as_device, at_precision, memory_named
 from .files import (check_same, clear_parts, expanded, fingerprint,
                                 read_json, write_bytes, write_json)
-from .runs import (TrainingDiverged, begin, beta_at, check_data, describe,
-                               new_optimizer, settled)
+from .runs import (TrainingDiverged, begin, beta_at, check_data,
+                               check_gradient, describe, new_optimizer, new_scheduler,
+                               settled)
 from .saving import arguments_of, save_model
 from .training import History, Recipe, fit, validate
 from .vae import VAE, LatentModel
@@ -329,7 +330,7 @@ def _train_epoch(runs, weights, of_all, optimizer, scheduler):
     for index, beta in zip(orders.split(runs[0].recipe.batch_size, 1), beta_of_step):
         terms = of_all(weights, intensities(images[index]), beta)
         optimizer.zero_grad()
-        terms[:, 0].sum().backward()
+        check_gradient(terms[:, 0].sum()).backward()
         optimizer.step()
         lr = scheduler.get_last_lr()[0]
         scheduler.step()
@@ -361,7 +362,7 @@ def _train_together(data, members, bar):
     objective = at_precision(recipe.objective, device, recipe.precision, compile=False)
     weights, of_all = parallel.stack(objective, models, [run.rng for run in runs])
     optimizer = new_optimizer(recipe, list(weights.values()))
-    scheduler = recipe.lr_scheduler(optimizer, runs[0].steps)
+    scheduler = new_scheduler(recipe, optimizer, runs[0].steps)
     while sum(run.goes_on() for run in runs):      # all are asked, so that each may end
         for run in runs:
             run.begin_epoch()
