@@ -330,6 +330,7 @@ def test_points_that_are_none_are_refused_at_every_door(door):
 
 OTHER = [
     # data and models
+    (lambda: Split(IMAGES, torch.zeros(3)), ValueError, "labels has 3 entries, must have one for each of 4 images, or be None"),
     *[(partial(load_data, source="sample", val_fraction=value), ValueError,
        f"val_fraction is {value!r}, must be a finite number of at least 0.002 and at most 0.8") for value in (0, 1.0, NAN, "0.1", None, True)],
     (lambda: evaluating(VAE).__enter__(), TypeError, r"model is type, must be a Module: such as VAE\(\)"),
@@ -375,6 +376,12 @@ OTHER = [
     (lambda: Judge(SHAPE).read(torch.ones(4, 1, 5, 5)), ValueError, r"images has shape \(4, 1, 5, 5\), must be \(B, 1, 3, 4\)"),
     (lambda: train_judge(Split(IMAGES, None)), TypeError, "split.labels is NoneType, must be a Tensor: a judge learns"),
     (lambda: train_judge(Split(IMAGES, torch.zeros(4, dtype=torch.int64)), steps=2), ValueError, "steps is 2, must be a whole number of at least 10"),
+    (lambda: train_judge(IMAGES), TypeError, "split is Tensor, must be a Split: images with labels"),
+    *[(partial(train_judge, Split(*split)), ValueError, message) for split, message in [
+        ((IMAGES[:0], torch.arange(0)), "split holds no images"), ((IMAGES / 100, torch.arange(4)), "split.images holds values from .* divide grey values"),
+        ((IMAGES.where(IMAGES > 99, NAN), torch.arange(4)), r"split.images holds \d+ values that are NaN"),
+        ((IMAGES, torch.arange(4) - 1), "split.labels are torch.int64 from -1, must be whole numbers from 0"),
+        ((IMAGES, torch.arange(4) / 2), "split.labels are torch.float32 from 0.0, must be whole numbers from 0")]],
     # the latent space
     (lambda: tsne(LINE[:, :1], 3), ValueError, r"codes has shape \(12, 1\), must be \(N, D\) with D of at least 2"),
     (lambda: pca(np.full((50, 3), 1 / 3)), ValueError, r"codes are all the same point, array\(.*, must differ"),
@@ -540,7 +547,7 @@ def test_files_are_refused_by_name(door, tmp_path):
 def test_explorers_name_the_split_that_is_wrong(door):
     for split, error, message in [
             (Split(IMAGES[:0], torch.zeros(0, dtype=torch.int64)), ValueError, r"data.test has 0 images and labels of shape \(0,\), must"),
-            (Split(IMAGES, torch.zeros(3, dtype=torch.int64)), ValueError, r"data.test has 4 images and labels of shape \(3,\), must have a label for each"),
+            (Split(IMAGES, torch.zeros(4, 1)), ValueError, r"data.test has 4 images and labels of shape \(4, 1\), must have a label for each"),
             (Split(IMAGES / 255, torch.zeros(4, dtype=torch.int64)), TypeError, "data.test has images of torch.float32, must be torch.uint8"),
             (Split(IMAGES, torch.full((4,), 3)), ValueError, "data has labels from 3 to 3, must be from 0 to 2")]:
         refused(error, message, door, replace(DATA, test=split))
