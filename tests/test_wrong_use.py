@@ -512,6 +512,13 @@ class Other(VAE):
     pass
 
 
+def exchanged():
+    """A model with another layer than its constructor gave it."""
+    model = tiny()
+    model.encoder[1] = nn.Linear(12, 7)
+    return model
+
+
 def gone():
     """A model of a class that nobody has defined when it is loaded."""
     return type("Gone", (VAE,), {})(SHAPE, (3,), 2)
@@ -520,6 +527,7 @@ def gone():
 SAVING = {
     "forgotten": (lambda path: save_model(Forgets(keep=False), path), ValueError, "the config of Forgets lacks act, keep: hand it on, "),
     "no JSON": (lambda path: save_model(Forgets(act=torch.relu), path), ValueError, "the config of Forgets is {'input_shape': "),
+    "other layers": (lambda path: save_model(exchanged(), path), ValueError, "model has other layers than VAE builds from its config (encoder.1.weight has "),
     "load nothing": (load_model, FileNotFoundError, ""),
     "load another class": (lambda path: (save_model(MODEL, path), load_model(path, Other)), ValueError, "model_class is Other, but {path} holds a VAE"),
     "load an unknown class": (lambda path: (save_model(gone(), path), gc.collect(), load_model(path)), ValueError,
