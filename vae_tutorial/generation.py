@@ -117,7 +117,8 @@ def train_judge(split: Split, steps: int = 1500, seed: int = 0) -> Judge:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=steps)
     for _ in range(steps):
         index = torch.randint(len(images), (64,), generator=rng)
-        loss = F.cross_entropy(judge(as_input(images[index], judge)), labels[index].long())
+        logits = judge(as_input(images[index], judge))
+        loss = F.cross_entropy(logits, labels[index].long())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -270,7 +270,9 @@ def sweep(data: ImageData, grid: dict[str, list], *, folder: str | Path,
 
     All is kept in `folder` as it comes: what is finished there is not trained again,
     and a run that was killed goes on after its last finished epoch. The same call
-    therefore starts, continues, and loads a sweep, also under `torchrun`.
+    therefore starts, continues, and loads a sweep, also under `torchrun`. Functions and
+    classes are known by their names alone: for one that was edited take another name
+    or folder. Ctrl-C ends the sweep with a KeyboardInterrupt that names the run.
 
     Parameters
     ----------

@@ -92,6 +92,9 @@ def load_model(path: str | Path, model_class: type[LatentModel] | None = None, *
                ) -> tuple[LatentModel, History | None]:
     """A model that `save_model` wrote, in evaluation mode, and its history.
 
+    It is on the CPU and in float32, or whatever its constructor makes, also where it
+    was saved in another format.
+
     Parameters
     ----------
     path : str or Path

@@ -273,6 +273,8 @@ def fit(model: LatentModel, data: ImageData, epochs: int, *,
         Folder in which the run is saved after every epoch.
     resume : bool
         Continue the run in `checkpoint`, to the same bits; start afresh where none is.
+        Other settings or images are refused; but functions and classes are known by
+        their names alone, so for one that was edited take another name or folder.
     progress : bool
         Whether to show a progress bar.
 
