@@ -163,6 +163,7 @@ def test_an_even_range_has_its_ends_in_the_corners_and_its_top_above():
     grid = grid_points(4, (-3, 3)).view(4, 4, 2)
     assert grid[0, 0].tolist() == [-3, 3] and grid[0, -1].tolist() == [3, 3]
     assert grid[-1, 0].tolist() == [-3, -3] and grid[-1, -1].tolist() == [3, -3]
+    assert grid_points(1, (0, 1)).tolist() == [[0.5, 0.5]]                              # a single point is no corner
     torch.testing.assert_close(grid[:, :, 0].diff(dim=1), torch.full((4, 3), 2.0))
 
 
@@ -192,6 +193,8 @@ def test_the_distance_is_that_of_a_matrix_root_also_where_a_covariance_has_no_in
     assert frechet_distance(a, b) == pytest.approx(float((a.mean(0) - b.mean(0)).square().sum() + cov_a.trace() + cov_b.trace() - 2 * root))
     alike = torch.ones(50, 6)
     assert frechet_distance(alike, b) == pytest.approx(float((b.mean(0) - 1).square().sum() + cov_b.trace()))
+    fewer = cloud(20, 30)                       # than dimensions: most of the eigenvalues are nothing but rounding
+    assert 0 <= frechet_distance(fewer, fewer) < 1e-5
     assert math.isfinite(frechet_distance(cloud(3, 6), b)) and frechet_distance(a[:, :1], b[:, :1]) >= 0
 
 

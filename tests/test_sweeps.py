@@ -410,6 +410,17 @@ def test_interval_of_two_runs_is_known():
     assert summarize(table, "beta", ["loss"], level=0.5).loc[1.0, "loss ±"] == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("values", [[None, None, 0.01, 0.01], [None, None, (8,), (8,)]], ids=["numbers", "objects"])
+def test_runs_whose_setting_is_none_are_a_group_like_any_other(values):
+    table = pd.DataFrame({"by": values, "kl": [1.0, 3.0, 5.0, 7.0], "reconstruction": 80.0})
+    for by in ("by", ["by", "reconstruction"]):
+        assert summarize(table, by, ["kl"])[["kl", "runs"]].values.tolist() == [[2, 2], [6, 2]]
+    assert [text.get_text() for text in plot_rate_distortion(table, by="by").texts] == ["None", str(values[-1])]
+    if values[-1] == 0.01:
+        assert plot_tradeoff(table, "by", ["kl"]).lines[0].get_xydata().tolist() == [[0.01, 6]]
+    plt.close("all")
+
+
 @settings(max_examples=25)
 @given(values=st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=8), shift=st.floats(-1e3, 1e3), scale=st.floats(0.1, 10))
 def test_interval_moves_and_stretches_with_the_data(values, shift, scale):
@@ -492,6 +503,14 @@ def test_dci_of_codes_whose_quality_is_known():
     assert dci(torch.from_numpy(factors), pd.DataFrame(factors)) == dci(factors, factors)
 
 
+@pytest.mark.parametrize("scale, shift", [(1, 0), (1e-7, 0), (1e-3, 1e6), (1e30, 0)])
+def test_dci_sees_neither_the_order_of_the_images_nor_scale_and_place_of_the_codes(scale, shift):
+    factors = np.repeat(np.stack(np.meshgrid(*map(np.arange, (6, 6, 6)), indexing="ij"), -1).reshape(-1, 3), 4, 0)
+    constant = np.full((len(factors), 1), 1 / 3)
+    assert min(dci(np.hstack([factors * scale + shift, constant]), factors)) > 0.99
+    assert min(dci(factors * scale + shift, factors / 10)) > 0.99                  # a factor may be continuous
+
+
 def gaussian_codes(n=8000, sigma=0.5):
     """Means with a known covariance, posteriors of one width, and the three parts of their KL."""
     mixing = torch.tensor([[1.0, 0.0, 0.0], [0.8, 0.6, 0.0], [0.0, 0.0, 1.5]])
@@ -508,6 +527,14 @@ def test_parts_of_the_kl_of_gaussian_codes_are_the_exact_ones_and_sum_to_it():
     assert found == pytest.approx(exact, abs=0.06)
     assert sum(found) == pytest.approx(kl_divergence(mu, logvar).sum(1).mean().item(), abs=0.06)
     assert kl_parts(mu, logvar, 50, seed=3) == kl_parts(mu, logvar, 50, seed=3) != kl_parts(mu, logvar, 50, seed=4)
+
+
+@pytest.mark.parametrize("logvar", [-12.0, -50.0, -90.0, -1000.0])
+def test_parts_of_a_narrow_posterior_sum_to_its_kl(logvar):
+    mu = torch.randn(200, 6, generator=torch.Generator().manual_seed(0))
+    found, kl = kl_parts(mu, torch.full_like(mu, logvar)), kl_divergence(mu, torch.full_like(mu, logvar)).sum(1).mean().item()
+    assert sum(found) == pytest.approx(kl, abs=0.2)                                 # rounding away the noise would make it 3 too much
+    assert found.mutual_information == pytest.approx(math.log(200), abs=1e-6)
 
 
 def test_silent_codes_have_no_parts_and_information_ends_at_log_n():

@@ -131,6 +131,14 @@ def test_settled_epochs_are_those_at_the_end_of_the_schedule_and_a_run_without_o
     assert history.best.epoch == (pattern.index("x") + 1 if "x" in pattern else len(pattern))
 
 
+@pytest.mark.parametrize("beta", [lambda t: (t % 4) / 4, lambda t: t % 1, lambda t: min(1, t % 50 / 2), lambda t: t / 2, lambda t: 1 - t / 100, math.exp],
+                         ids=["cycle", "wave", "long cycle", "rising", "falling", "exploding"])
+def test_a_schedule_that_stays_nowhere_settles_nowhere(data, beta):
+    with pytest.warns(UserWarning, match="beta has no end at which it stays: none can be the best, .* the last one is kept"):
+        history = fit(digit_model(), data, 5, beta=beta, lr=0.0, batch_size=64, precision="fp32", progress=False, patience=1)
+    assert not any(epoch.settled for epoch in history) and history.best.epoch == len(history) == 5
+
+
 # --- batches and validation ----------------------------------------------------------------------
 
 @given(n=st.integers(1, 200), size=st.integers(1, 250), seed=st.integers(0, 9))
@@ -326,6 +334,20 @@ def test_a_parameter_of_the_objective_is_trained(data, wrap):
     assert objective.log_sigma.item() < -0.1 and history[-1].loss < history[0].loss
 
 
+@pytest.mark.parametrize("wrap", [lambda f: f, lambda f: partial(f), lambda f: f.forward], ids=["module", "partial", "method"])
+def test_an_objective_is_in_training_mode_when_the_model_is(data, wrap):
+    class Noisy(LearnedWidth):
+        def forward(self, model, *args):
+            modes.append((self.training, model.training))
+            return super().forward(model, *args)
+
+    modes, objective = [], Noisy().eval()
+    train(data, epochs=2, objective=wrap(objective), beta=1.0)
+    assert modes == [(True, True)] * 5 + [(False, False)] + [(True, True)] * 5 + [(False, False)] and not objective.training
+    validate(digit_model(), data.val.images, objective=wrap(objective.train()))
+    assert modes[-1] == (False, False) and objective.training
+
+
 # --- interruptions and divergence ----------------------------------------------------------------
 
 def at_call(number, error=None):
@@ -480,20 +502,23 @@ def test_equal_numbers_are_equal_settings_and_kept_as_pythons(data, tmp_path, fi
                                          ("beta", LinearBeta(20)), ("seed", 7), ("seed", 420), ("precision", "bf16"),
                                          ("objective", partial(elbo, free_bits=0.1)),
                                          ("lr_schedule", "one-cycle"), ("lr_schedule", CosineAnnealingLR), ("optimizer", AdamW),
-                                         ("model", digit_model(latent_dim=4)), ("images", None)])
+                                         ("model", digit_model(latent_dim=4)), ("images", "train"), ("val images", "val")])
 def test_resuming_with_another_setting_is_refused_by_name(data, tmp_path, name, other):
     train(data, epochs=1, checkpoint=tmp_path, lr=1e-3, beta=LinearBeta(2))
-    images = data.train.images.clone()
-    images[5, 0, 3, 3] += 1 if name == "images" else 0
+    changed = {} if "images" in name else {name: other}
+    if not changed:
+        images = getattr(data, other).images.clone()
+        images[5, 0, 3, 3] += 1
+        data = replace(data, **{other: Split(images, None)})
     with pytest.raises(ValueError, match=f"^{name} is .*made with"):
-        train(replace(data, train=Split(images, None)), checkpoint=tmp_path, resume=True, **{"lr": 1e-3} | ({} if name == "images" else {name: other}))
+        train(data, checkpoint=tmp_path, resume=True, **{"lr": 1e-3} | changed)
 
 
 # what version 0.2 wrote about runs, but for their images
 
 
 def test_a_run_of_version_0_2_is_continued(data, tmp_path):
-    """It kept three things, wrote its settings in other words, and knew no other optimizer than Adam."""
+    """It kept three things, wrote its settings in other words, knew no other optimizer than Adam, and looked at no images to validate with."""
     settings = dict(model="ConvVAE {'input_shape': (1, 28, 28), 'latent_dim': 3, 'channels': (4, 6)}", objective="elbo(free_bits=0.1)", batch_size=64,
                     lr_schedule="one-cycle", lr=0.008, precision="fp32", seed=42, epochs=4,
                     images=f"(300, 1, 28, 28) crc32 {zlib.crc32(data.train.images.numpy()):08x}",
@@ -505,10 +530,11 @@ def test_a_run_of_version_0_2_is_continued(data, tmp_path):
         return weights(train(data, model=model, beta=beta, objective=objective, lr_schedule="one-cycle", **more)[0])
     run(checkpoint=tmp_path, callbacks=[after(2)])
     tensors, notes = read_tensors(tmp_path / "run.safetensors")
-    files.check_same("run.safetensors", notes["history"]["settings"], settings)
+    files.check_same("run.safetensors", notes["history"]["settings"], settings | {"val images": files.fingerprint(data.val.images)})
     notes = dict(history=notes["history"] | {"settings": settings}, scheduler=notes["scheduler"], param_groups=notes["param_groups"])
     write_tensors(tmp_path / "run.safetensors", tensors, notes)
     assert run(checkpoint=tmp_path, resume=True).equal(run())
+    assert "val images" in read_tensors(tmp_path / "run.safetensors")[1]["history"]["settings"]
 
 
 # --- saved models and histories ------------------------------------------------------------------

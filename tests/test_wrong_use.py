@@ -16,6 +16,8 @@ from factories import grey as grey_values
 from factories import tiny as tiny_model
 from matplotlib.figure import Figure
 from torch import nn
+from torch.optim import LBFGS
+from torch.optim.lr_scheduler import ExponentialLR, ReduceLROnPlateau, StepLR
 
 from vae_tutorial.autoencoder import Autoencoder
 from vae_tutorial.conv import ConvVAE
@@ -26,7 +28,7 @@ from vae_tutorial.generation import Judge, decode_images, frechet_distance, grid
 from vae_tutorial.latent_space import encodings, knn_accuracy, knn_classify, nearest_neighbours, pca, scatter, shared_neighbours, tsne
 from vae_tutorial.saving import about_pretrained, load_model, load_pretrained, save_model
 from vae_tutorial.sources import read_official
-from vae_tutorial.sweeps import dci, kl_parts, mig, mutual_information, plot_tradeoff, shapes, summarize
+from vae_tutorial.sweeps import dci, kl_parts, mig, mutual_information, plot_tradeoff, shapes, summarize, tc_elbo
 from vae_tutorial.training import ConstantBeta, CosineBeta, CyclicalBeta, LinearBeta, Recipe, SigmoidBeta, fit, validate
 from vae_tutorial.vae import VAE, BaseVAE, LatentModel, elbo, evaluating
 
@@ -328,6 +330,7 @@ def test_points_that_are_none_are_refused_at_every_door(door):
 
 OTHER = [
     # data and models
+    (lambda: Split(IMAGES, torch.zeros(3)), ValueError, "labels has 3 entries, must have one for each of 4 images, or be None"),
     *[(partial(load_data, source="sample", val_fraction=value), ValueError,
        f"val_fraction is {value!r}, must be a finite number of at least 0.002 and at most 0.8") for value in (0, 1.0, NAN, "0.1", None, True)],
     (lambda: evaluating(VAE).__enter__(), TypeError, r"model is type, must be a Module: such as VAE\(\)"),
@@ -373,6 +376,12 @@ OTHER = [
     (lambda: Judge(SHAPE).read(torch.ones(4, 1, 5, 5)), ValueError, r"images has shape \(4, 1, 5, 5\), must be \(B, 1, 3, 4\)"),
     (lambda: train_judge(Split(IMAGES, None)), TypeError, "split.labels is NoneType, must be a Tensor: a judge learns"),
     (lambda: train_judge(Split(IMAGES, torch.zeros(4, dtype=torch.int64)), steps=2), ValueError, "steps is 2, must be a whole number of at least 10"),
+    (lambda: train_judge(IMAGES), TypeError, "split is Tensor, must be a Split: images with labels"),
+    *[(partial(train_judge, Split(*split)), ValueError, message) for split, message in [
+        ((IMAGES[:0], torch.arange(0)), "split holds no images"), ((IMAGES / 100, torch.arange(4)), "split.images holds values from .* divide grey values"),
+        ((IMAGES.where(IMAGES > 99, NAN), torch.arange(4)), r"split.images holds \d+ values that are NaN"),
+        ((IMAGES, torch.arange(4) - 1), "split.labels are torch.int64 from -1, must be whole numbers from 0"),
+        ((IMAGES, torch.arange(4) / 2), "split.labels are torch.float32 from 0.0, must be whole numbers from 0")]],
     # the latent space
     (lambda: tsne(LINE[:, :1], 3), ValueError, r"codes has shape \(12, 1\), must be \(N, D\) with D of at least 2"),
     (lambda: pca(np.full((50, 3), 1 / 3)), ValueError, r"codes are all the same point, array\(.*, must differ"),
@@ -403,8 +412,13 @@ OTHER = [
     (lambda: mig(np.ones((4, 2)), np.array([[0], [1], [2], [np.nan]])), ValueError, r"factors\[0\] holds 1 values that are NaN"),
     (lambda: mig(np.ones((4, 1)), FOUR), ValueError, "codes has 1 dimension, must have at least two"),
     (lambda: mig(np.ones((4, 2)), np.zeros((4, 1))), ValueError, r"factors\[0\] is the same in all images"),
+    (lambda: mig(np.ones((4, 2)), FOUR / 2), ValueError, r"factors\[0\] holds 0.5, must hold whole numbers: np.digitize makes them .* dci takes it"),
     (lambda: dci(np.ones((4, 2)), np.zeros((4, 1))), ValueError, r"factors\[0\] is the same in all images"),
+    (lambda: dci(np.ones((4, 1)), np.tile(FOUR, 2)), ValueError, "codes has 1 column, must have at least two"),
+    (lambda: dci(np.ones((4, 2)), FOUR), ValueError, "factors has 1 column, must have at least two"),
     (lambda: kl_parts(torch.zeros(4, 2), torch.zeros(4, 3)), ValueError, "logvar has shape"),
+    (lambda: kl_parts(torch.zeros(4, 2, 1), torch.zeros(4, 2, 1)), ValueError, r"mu has shape \(4, 2, 1\), must be \(N, D\)"),
+    (lambda: kl_parts(torch.zeros(4, 2), torch.full((4, 2), NAN)), ValueError, "logvar holds 8 values that are not finite"),
     (lambda: kl_parts(torch.zeros(4, 2), torch.zeros(4, 2), 0), ValueError, "n_draws is 0"),
     (lambda: shapes(n_test=2.5), ValueError, "n_test is 2.5"), (lambda: shapes(seed=-1), ValueError, "seed is -1")]
 
@@ -444,10 +458,26 @@ FIT = {
                     "model gives AutoencoderOutput without mu, logvar, which elbo needs: objective=reconstruction_only"),
     "autoencoder and more": (dict(model=Autoencoder(SHAPE, (3,), 2), objective=partial(elbo, free_bits=0.1)), TypeError,
                              "model gives AutoencoderOutput without mu, logvar, which elbo needs"),
+    **{name: (dict(objective=partial(elbo, likelihood=likelihood)), ValueError,
+              f"likelihood(logits, x) has shape {shape}, must have that of logits, (5, 1, 3, 4)")
+       for name, shape, likelihood in (("a loss per image", (5, 1), lambda logits, x: (x - logits).square().flatten(1).mean(1, keepdim=True)),
+                                       ("one loss", (), nn.functional.mse_loss))},
     "batch norm": (dict(model=WithNorm(), batch_size=11), ValueError,
                    "batch_size is 11, which leaves a last batch of one of 12 images, and batch norm needs two"),
     "objective": (dict(objective="elbo"), TypeError, "objective is str, must be a Callable"),
+    "frozen": (dict(model=tiny().requires_grad_(False)), ValueError, "objective gives a loss without a gradient: unfreeze some of the parameters"),
+    "detached": (dict(objective=lambda *given: elbo(*given)._replace(loss=torch.ones(()))), ValueError, "objective gives a loss without a gradient"),
+    "double": (dict(model=tiny().double()), TypeError, "model is torch.float64, must be torch.float32 in training: model.float() makes it so"),
+    "half": (dict(model=tiny().half(), objective=tc_elbo), TypeError, "model is torch.float16, must be torch.float32"),
     "optimizer": (dict(optimizer="adam"), TypeError, "optimizer is str, must be a Callable"),
+    "optimizer of several losses": (dict(optimizer=partial(LBFGS, history_size=3)), TypeError, "optimizer is LBFGS, which needs several losses"),
+    "no optimizer": (dict(optimizer=lambda parameters: None), TypeError, "optimizer(parameters) is NoneType, must be an Optimizer"),
+    **{f"schedule {kind.__name__}": (dict(lr_schedule=kind), TypeError,
+                                     f"lr_schedule is {kind.__name__}, must be a function of the optimizer and the number of steps, such as lambda")
+       for kind in (ReduceLROnPlateau, ExponentialLR, StepLR)},
+    "schedule of losses": (dict(lr_schedule=lambda optimizer, steps: ReduceLROnPlateau(optimizer)), TypeError,
+                           "lr_schedule(optimizer, steps) is ReduceLROnPlateau, which needs a validation loss"),
+    "no schedule": (dict(lr_schedule=lambda optimizer, steps: None), TypeError, "lr_schedule(optimizer, steps) is NoneType, must be a LRScheduler"),
     "beta": (dict(beta=None), ValueError, "beta is None, must be a finite number of at least 0"),
     "beta later": (dict(beta=lambda time: 1 - time), ValueError, "beta is "),
     "beta without return": (dict(beta=lambda time: None), ValueError, "beta is None at time "),
@@ -482,6 +512,13 @@ class Other(VAE):
     pass
 
 
+def exchanged():
+    """A model with another layer than its constructor gave it."""
+    model = tiny()
+    model.encoder[1] = nn.Linear(12, 7)
+    return model
+
+
 def gone():
     """A model of a class that nobody has defined when it is loaded."""
     return type("Gone", (VAE,), {})(SHAPE, (3,), 2)
@@ -490,6 +527,7 @@ def gone():
 SAVING = {
     "forgotten": (lambda path: save_model(Forgets(keep=False), path), ValueError, "the config of Forgets lacks act, keep: hand it on, "),
     "no JSON": (lambda path: save_model(Forgets(act=torch.relu), path), ValueError, "the config of Forgets is {'input_shape': "),
+    "other layers": (lambda path: save_model(exchanged(), path), ValueError, "model has other layers than VAE builds from its config (encoder.1.weight has "),
     "load nothing": (load_model, FileNotFoundError, ""),
     "load another class": (lambda path: (save_model(MODEL, path), load_model(path, Other)), ValueError, "model_class is Other, but {path} holds a VAE"),
     "load an unknown class": (lambda path: (save_model(gone(), path), gc.collect(), load_model(path)), ValueError,
@@ -517,7 +555,7 @@ def test_files_are_refused_by_name(door, tmp_path):
 def test_explorers_name_the_split_that_is_wrong(door):
     for split, error, message in [
             (Split(IMAGES[:0], torch.zeros(0, dtype=torch.int64)), ValueError, r"data.test has 0 images and labels of shape \(0,\), must"),
-            (Split(IMAGES, torch.zeros(3, dtype=torch.int64)), ValueError, r"data.test has 4 images and labels of shape \(3,\), must have a label for each"),
+            (Split(IMAGES, torch.zeros(4, 1)), ValueError, r"data.test has 4 images and labels of shape \(4, 1\), must have a label for each"),
             (Split(IMAGES / 255, torch.zeros(4, dtype=torch.int64)), TypeError, "data.test has images of torch.float32, must be torch.uint8"),
             (Split(IMAGES, torch.full((4,), 3)), ValueError, "data has labels from 3 to 3, must be from 0 to 2")]:
         refused(error, message, door, replace(DATA, test=split))

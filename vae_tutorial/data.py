@@ -32,10 +32,15 @@ class Split:
     images : Tensor, uint8, shape (N, 1, 28, 28)
         Grey values as stored, 0 (empty) to 255.
     labels : Tensor, int64, shape (N,)
-        The class of each image, 0 to 9.
+        The class of each image, 0 to 9; None if it is unknown.
     """
     images: Tensor
     labels: Tensor
+
+    def __post_init__(self) -> None:
+        if self.labels is not None and len(self.labels) != len(self.images):
+            raise ValueError(f"labels has {len(self.labels)} entries, must have one "
+                             f"for each of {len(self.images)} images, or be None")
 
     def __len__(self) -> int:
         return len(self.images)

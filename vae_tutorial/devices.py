@@ -10,6 +10,7 @@ __all__ = ['best_device', 'as_device', 'place', 'has_native_bf16', 'widen', 'at_
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +67,7 @@ def at_precision(objective: Callable, device: torch.device, precision: str,
     """An objective with bfloat16 products, or compiled, while it is trained."""
     trained = compiled(objective, device) if compile else objective
 
+    @wraps(objective, updated=())
     def in_training(model, x, beta, generator):
         if not torch.is_grad_enabled():
             return objective(model, x, beta, generator)

@@ -91,24 +91,34 @@ def train_judge(split: Split, steps: int = 1500, seed: int = 0) -> Judge:
     Parameters
     ----------
     split : Split
-        Labelled images, none of which it will judge.
+        Labelled images, none of which it will judge. The labels are whole
+        numbers from 0; the judge knows all classes up to the largest of them, also one
+        in between that no image shows.
     steps : int
-        Batches of 64 images, with Adam and a one-cycle learning rate.
+        Batches of 64 images, at least 10, with Adam and a one-cycle learning rate.
     seed : int
         For the initial weights and the choice of images.
     """
     steps, seed = check_whole("steps", steps, low=10), check_seed("seed", seed)
+    check_kind("split", split, Split, "images with labels, such as data.train")
     check_kind("split.labels", split.labels, Tensor, "a judge learns from labels")
+    labels = split.labels
+    images = check_images("split.images", split.images, split.images.shape[1:])
+    if not len(images):
+        raise ValueError("split holds no images, must hold at least one")
+    if labels.is_floating_point() or labels.min() < 0:
+        raise ValueError(f"split.labels are {labels.dtype} from {labels.min()}, "
+                         "must be whole numbers from 0")
     rng = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        judge = Judge(split.images.shape[1:], int(split.labels.max()) + 1)
+        judge = Judge(images.shape[1:], int(labels.max()) + 1)
     optimizer = torch.optim.Adam(judge.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=steps)
     for _ in range(steps):
-        index = torch.randint(len(split.images), (64,), generator=rng)
-        logits = judge(as_input(split.images[index], judge))
-        loss = F.cross_entropy(logits, split.labels[index])
+        index = torch.randint(len(images), (64,), generator=rng)
+        logits = judge(as_input(images[index], judge))
+        loss = F.cross_entropy(logits, labels[index].long())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -137,7 +147,8 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     # the trace of a root is the sum of the roots of the eigenvalues
     roots = torch.linalg.eigvals(cov_a @ cov_b).real.clamp(min=0).sqrt()
     apart = (a.mean(0) - b.mean(0)).square().sum()
-    return float(apart + cov_a.trace() + cov_b.trace() - 2 * roots.sum())
+    distance = apart + cov_a.trace() + cov_b.trace() - 2 * roots.sum()
+    return float(distance.clamp(min=0))                # rounding could leave it below
 
 # %% ../nbs/04_generation.ipynb #30bc154c
 def lerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
@@ -301,8 +312,9 @@ def grid_points(n: int = 20, range: tuple[float, float] | None = None) -> Tensor
     Parameters
     ----------
     range : (low, high), optional
-        Evenly spaced coordinates, ends included. By default those of n equal shares of
-        a standard normal's mass: the quantiles of 1/(2n), 3/(2n), ..., 1 - 1/(2n).
+        Evenly spaced coordinates, ends included; the middle if n is 1. By default those
+        of n equal shares of a standard normal's mass: the quantiles of 1/(2n), 3/(2n),
+        ..., 1 - 1/(2n).
     """
     n = check_whole("n", n)
     if range is None:
@@ -315,7 +327,7 @@ def grid_points(n: int = 20, range: tuple[float, float] | None = None) -> Tensor
         if low >= high:
             raise ValueError(f"range is {range!r}, must be two numbers (low, high) "
                              "with low < high")
-        along = torch.linspace(low, high, n)
+        along = torch.linspace(low if n > 1 else (low + high) / 2, high, n)
     return torch.cartesian_prod(along.flip(0), along).flip(1)
 
 # %% ../nbs/04_generation.ipynb #84145657

@@ -30,8 +30,9 @@ from .data import ImageData, Split, intensities
 from .devices import as_device, at_precision, memory_named
 from .files import (check_same, clear_parts, expanded, fingerprint,
                                 read_json, write_bytes, write_json)
-from .runs import (TrainingDiverged, begin, beta_at, check_data, describe,
-                               new_optimizer, settled)
+from .runs import (TrainingDiverged, begin, beta_at, check_data,
+                               check_gradient, describe, new_optimizer, new_scheduler,
+                               settled)
 from .saving import arguments_of, save_model
 from .training import History, Recipe, fit, validate
 from .vae import VAE, LatentModel
@@ -269,7 +270,9 @@ def sweep(data: ImageData, grid: dict[str, list], *, folder: str | Path,
 
     All is kept in `folder` as it comes: what is finished there is not trained again,
     and a run that was killed goes on after its last finished epoch. The same call
-    therefore starts, continues, and loads a sweep, also under `torchrun`.
+    therefore starts, continues, and loads a sweep, also under `torchrun`. Functions and
+    classes are known by their names alone: for one that was edited take another name
+    or folder. Ctrl-C ends the sweep with a KeyboardInterrupt that names the run.
 
     Parameters
     ----------
@@ -329,7 +332,7 @@ def _train_epoch(runs, weights, of_all, optimizer, scheduler):
     for index, beta in zip(orders.split(runs[0].recipe.batch_size, 1), beta_of_step):
         terms = of_all(weights, intensities(images[index]), beta)
         optimizer.zero_grad()
-        terms[:, 0].sum().backward()
+        check_gradient(terms[:, 0].sum()).backward()
         optimizer.step()
         lr = scheduler.get_last_lr()[0]
         scheduler.step()
@@ -357,11 +360,11 @@ def _train_together(data, members, bar):
             for model, recipe in zip(models, recipes)]
     recipe = runs[0].recipe
     for run in runs:
-        run.history.settings["images"] = fingerprint(run.images)
+        run.history.settings |= run.fingerprints()
     objective = at_precision(recipe.objective, device, recipe.precision, compile=False)
     weights, of_all = parallel.stack(objective, models, [run.rng for run in runs])
     optimizer = new_optimizer(recipe, list(weights.values()))
-    scheduler = recipe.lr_scheduler(optimizer, runs[0].steps)
+    scheduler = new_scheduler(recipe, optimizer, runs[0].steps)
     while sum(run.goes_on() for run in runs):      # all are asked, so that each may end
         for run in runs:
             run.begin_epoch()
@@ -369,7 +372,7 @@ def _train_together(data, members, bar):
         share = (time.perf_counter() - runs[0].started) / len(runs)
         for run in runs:
             run.started = time.perf_counter() - share
-            _finish(run, data.val.images)
+            _finish(run)
         bar.count(sum(len(run.history) for run in runs))
     for run, member in zip(runs, members):
         run.restore(shared["restore_best"])
@@ -377,8 +380,9 @@ def _train_together(data, members, bar):
     return True
 
 
-def _finish(run, val):
+def _finish(run):
     """Finish an epoch of a run, unless it has diverged, now or before."""
     if run.history.ended == "running":
         with suppress(TrainingDiverged):
-            run.finish_epoch(*validate(run.model, val, objective=run.recipe.objective))
+            run.finish_epoch(*validate(run.model, run.val,
+                                       objective=run.recipe.objective))

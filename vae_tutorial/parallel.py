@@ -10,6 +10,7 @@ __all__ = ['each_alone', 'join', 'rank_and_world', 'share', 'SameDraws', 'module
 import atexit
 import copy
 import functools
+import inspect
 import itertools
 import os
 import signal
@@ -96,6 +97,7 @@ class SameDraws(TorchFunctionMode):
 # %% ../nbs/e07_parallel.ipynb #32105d5b
 def module_of(objective: Callable) -> nn.Module:
     """The module that an objective is or belongs to; one without parameters if none."""
+    objective = inspect.unwrap(objective)
     while isinstance(objective, functools.partial):
         objective = objective.func
     owner = getattr(objective, "__self__", objective)
@@ -120,6 +122,7 @@ def shared(objective: Callable, model: nn.Module, learned: nn.Module) -> Callabl
     rank, world = dist.get_rank(), dist.get_world_size()
     own = torch.Generator(next(model.parameters()).device).manual_seed(rank)
 
+    @functools.wraps(objective, updated=())
     def of_batch(model, x, beta, generator):
         rows, weight = share(len(x), rank, world)
         with SameDraws(generator, len(x), own, rows):

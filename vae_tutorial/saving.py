@@ -56,7 +56,8 @@ def save_model(model: LatentModel, path: str | Path, history: History | None = N
     Parameters
     ----------
     model : LatentModel
-        Its `config` must name all arguments of its constructor.
+        Its `config` must name all arguments of its constructor, which must build all
+        its layers: `load_model` builds it so.
     path : str or Path
         Usually ends in `.safetensors`; replaced in one piece if it exists.
     history : History, optional
@@ -74,6 +75,13 @@ def save_model(model: LatentModel, path: str | Path, history: History | None = N
                   history=None if history is None else history.to_dict(),
                   version=vae_tutorial.__version__, torch=torch.__version__)
     tensors = model.state_dict()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            _check_config(type(model), notes["config"], tensors)
+    except ValueError as error:
+        raise ValueError(f"model has other layers than {type(model).__name__} builds "
+                         f"from its config ({error}), and load_model could not load "
+                         "it: write a class whose constructor builds them") from error
     if objective is not None:
         objective.state_dict(destination=tensors, prefix="objective/")
     files.write_tensors(files.expanded(path), tensors, notes)
@@ -83,6 +91,9 @@ def load_model(path: str | Path, model_class: type[LatentModel] | None = None, *
                objective: nn.Module | None = None
                ) -> tuple[LatentModel, History | None]:
     """A model that `save_model` wrote, in evaluation mode, and its history.
+
+    It is on the CPU and in float32, or whatever its constructor makes, also where it
+    was saved in another format.
 
     Parameters
     ----------
@@ -138,6 +149,14 @@ def _subclasses(of):
 
 def _build(model_class, config, tensors):
     """The model of a file, built once its shapes are those of the weights."""
+    _check_config(model_class, config, tensors)
+    model = model_class(**config)
+    model.load_state_dict(tensors)
+    return model
+
+
+def _check_config(model_class, config, tensors):
+    """Raise unless a model built from a config has the shapes of the weights."""
     ours = model_class.__module__.startswith("vae_tutorial.")
     claimed = _sizes(config) if ours else 0
     if claimed > sum(t.numel() for t in tensors.values()):  # guard: absurd-sizes
@@ -150,9 +169,6 @@ def _build(model_class, config, tensors):
             raise
         shapes = model_class(**config).state_dict()    # a class that needs real numbers
     files.check_shapes(tensors, shapes)
-    model = model_class(**config)
-    model.load_state_dict(tensors)
-    return model
 
 
 def _sizes(value):

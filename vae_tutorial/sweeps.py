@@ -41,7 +41,7 @@ def summarize(table: pd.DataFrame, by: str | list[str], columns: list[str],
         One row per run, as `sweep` gives it.
     by : str or list of str
         Settings to keep apart; runs that agree in them, usually all seeds, are
-        averaged.
+        averaged. The setting None is one of them, NaN in a column of numbers.
     columns : list of str
         What to average. A run that lacks one of these figures is left out.
     level : float
@@ -57,7 +57,8 @@ def summarize(table: pd.DataFrame, by: str | list[str], columns: list[str],
     level = check_number("level", level, low=0.01, high=0.9999)
     for column in columns:
         check_choice("columns", column, list(table.columns))
-    groups = table.dropna(subset=columns).groupby(by, sort=False)
+    complete = table.dropna(subset=columns)
+    groups = complete.groupby(by, sort=False, dropna=False)
     runs, means, spreads = groups.size(), groups[columns].mean(), groups[columns].std()
     factor = stats.t.ppf((1 + level) / 2, (runs - 1).clip(lower=1)) / np.sqrt(runs)
     found: dict[str, pd.Series] = {}
@@ -97,6 +98,7 @@ def plot_rate_distortion(table: pd.DataFrame, by: str = "beta", rate: str = "kl"
     ax.errorbar(means[rate], means[distortion], yerr=up, xerr=right, fmt="o-", ms=4)
     for value, r, d in zip(means.index, means[rate], means[distortion]):
         text = f"{value:g}" if isinstance(value, float) else str(value)
+        text = "None" if text == "nan" else text
         ax.annotate(text, (r, d), xytext=(5, 5), textcoords="offset points")
     ax.margins(0.08)
     ax.set(xlabel="rate: KL (nats per image)", xlim=ax.get_xlim(), ylim=ax.get_ylim(),
@@ -119,6 +121,7 @@ def plot_tradeoff(table: pd.DataFrame, setting: str, columns: list[str],
         One row per run.
     setting : str
         A column of numbers; its axis is logarithmic if they span more than a factor 10.
+        Runs without a number there have no place on it.
     columns : list of str
         What to draw.
     ax : matplotlib Axes, optional
@@ -129,6 +132,7 @@ def plot_tradeoff(table: pd.DataFrame, setting: str, columns: list[str],
     matplotlib Axes
     """
     check_choice("setting", setting, list(table.columns))
+    table = table.dropna(subset=[setting])
     means = summarize(table, setting, columns).sort_index()
     ax = ax or plt.subplots()[1]
     for column in columns:
@@ -203,7 +207,7 @@ def mutual_information(codes: Tensor | np.ndarray, factors: pd.DataFrame | np.nd
     codes : Tensor or array, shape (N, latent_dim)
         Points of the latent space, usually posterior means.
     factors : pandas.DataFrame or array of int, shape (N, n_factors)
-        The value of every factor in every image.
+        The value of every factor in every image; of a continuous factor, that of a bin.
     bins : int
         Bins of equal width for each dimension.
 
@@ -218,6 +222,10 @@ def mutual_information(codes: Tensor | np.ndarray, factors: pd.DataFrame | np.nd
     binned, table = np.minimum((points - low) // width, bins - 1).astype(int), {}
     for name, column in pd.DataFrame(factors).items():
         column = check_labels(f"factors[{name!r}]", column, len(points))
+        if column.dtype.kind == "f" and (column % 1).any():
+            raise ValueError(f"factors[{name!r}] holds {column[column % 1 != 0][0]:g}, "
+                             "must hold whole numbers: np.digitize makes them of a "
+                             "continuous factor, and dci takes it as it is")
         _, values = np.unique(column, return_inverse=True)
         table[name] = [mutual_info_score(values, bin) for bin in binned.T]
     return pd.DataFrame(table)
@@ -276,25 +284,33 @@ def dci(codes: Tensor | np.ndarray, factors: pd.DataFrame | np.ndarray,
     Parameters
     ----------
     codes, factors
-        As for `mig`.
+        As for `mig`, with two factors at least; they may be continuous.
     seed : int
-        Of the random forests.
+        Of the random forests, and of the order in which the images are halved.
 
     Returns
     -------
     DCI
-        From the importance that a forest of 20 trees, trained on the first half to
+        From the importance that a forest of 20 trees, trained on a random half to
         predict a factor, gives to each dimension; informativeness is the mean R² on the
-        second half. Eastwood & Williams (2018), section 2.
+        other half. Eastwood & Williams (2018), section 2.
     """
     points, seed = check_points("codes", codes, fewest=4), check_seed("seed", seed)
-    half, importance, explained = len(points) // 2, [], []
-    for name, column in _varying(factors).items():
+    causes, importance, explained = _varying(factors), [], []
+    for name, sized in {"codes": points, "factors": causes}.items():
+        if sized.shape[1] < 2:
+            raise ValueError(f"{name} has 1 column, must have at least two: there is "
+                             "nothing to disentangle")
+    # trees see float32, and no difference below 1e-7
+    points = (points - points.mean(0)) / np.where(np.ptp(points, 0), points.std(0), 1)
+    order = np.random.default_rng(seed).permutation(len(points))
+    train, test = np.array_split(order, 2)
+    for name, column in causes.items():
         column = check_labels(f"factors[{name!r}]", column, len(points)).astype(float)
         forest = RandomForestRegressor(20, random_state=seed)
-        forest.fit(points[:half], column[:half])
+        forest.fit(points[train], column[train])
         importance.append(forest.feature_importances_)
-        explained.append(forest.score(points[half:], column[half:]))
+        explained.append(forest.score(points[test], column[test]))
     table = np.stack(importance, 1) + 1e-12              # (latent_dim, factors)
     of_dimensions = 1 - stats.entropy(table, axis=1, base=table.shape[1])
     of_factors = 1 - stats.entropy(table, axis=0, base=table.shape[0])
@@ -303,14 +319,14 @@ def dci(codes: Tensor | np.ndarray, factors: pd.DataFrame | np.ndarray,
                float(np.mean(explained)))
 
 # %% ../nbs/07_sweeps.ipynb #7c0de001
-def _log_densities(z, mu, logvar):
-    """log q(z_j | x) of every z under every image's posterior, (n, N, latent_dim)."""
-    squares = (z[:, None] - mu).square() * (-logvar).exp()
+def _log_densities(apart, logvar):
+    """log q(z_j | x), (n, N, latent_dim), of z so far `apart` from every image's mu."""
+    squares = (apart * (-logvar / 2).exp()).square()
     return -0.5 * (squares + logvar + math.log(2 * math.pi))
 
 # %% ../nbs/07_sweeps.ipynb #7c0de002
 class KLParts(NamedTuple):
-    """What the KL is made of, in nats per image; the sum of the three is the KL."""
+    """What the KL is made of, in nats per image: the sum is the KL, up to the draws."""
 
     mutual_information: float
     total_correlation: float
@@ -324,7 +340,8 @@ def kl_parts(mu: Tensor, logvar: Tensor, n_draws: int = 2000, seed: int = 0) -> 
     ----------
     mu, logvar : Tensor, shape (N, latent_dim)
         Mean and log-variance of q(z | x) for all images of the set, which together make
-        up q(z); the mutual information cannot exceed log N.
+        up q(z). The parts are those of this mixture and change with N: the mutual
+        information cannot exceed log N, and few images seem more correlated.
     n_draws : int
         Draws from q(z) over which the three are averaged.
     seed : int
@@ -336,15 +353,18 @@ def kl_parts(mu: Tensor, logvar: Tensor, n_draws: int = 2000, seed: int = 0) -> 
         Index-code mutual information, total correlation and dimension-wise KL. Hoffman
         & Johnson (2016); Chen et al. (2018), section 3.
     """
+    mu, logvar = (torch.from_numpy(check_points(name, each, fewest=1))
+                  for name, each in {"mu": mu, "logvar": logvar}.items())
     check_same_shape("mu", mu, "logvar", logvar)
-    mu, logvar = widen(mu), widen(logvar)
-    generator = torch.Generator(mu.device).manual_seed(check_seed("seed", seed))
+    generator = torch.Generator().manual_seed(check_seed("seed", seed))
     chosen = torch.randint(len(mu), (check_whole("n_draws", n_draws),),
-                           generator=generator, device=mu.device)
+                           generator=generator)
     rows = []
     for i in chosen.split(100):
-        z = reparameterize(mu[i], logvar[i], generator)
-        each = _log_densities(z, mu, logvar)
+        # the noise by itself: next to a mean, a narrow one would be rounded away
+        noise = reparameterize(torch.zeros_like(mu[i]), logvar[i], generator)
+        z = mu[i] + noise
+        each = _log_densities(mu[i, None] - mu + noise[:, None], logvar)
         own = each[range(len(i)), i].sum(1)
         joint = each.sum(2).logsumexp(1) - math.log(len(mu))
         product = (each.logsumexp(1) - math.log(len(mu))).sum(1)
@@ -372,7 +392,7 @@ def tc_elbo(model: Callable[..., VAEOutput], x: Tensor, beta: float = 1.0,
     out = model(x, generator)
     reconstruction = reconstruction_loss(out.logits, x).mean()
     kl = kl_divergence(out.mu, out.logvar).sum(1).mean()
-    each = _log_densities(widen(out.z), widen(out.mu), widen(out.logvar))
+    each = _log_densities(widen(out.z)[:, None] - widen(out.mu), widen(out.logvar))
     joint, single = each.sum(2).logsumexp(1), each.logsumexp(1).sum(1)
     constant = (each.shape[2] - 1) * math.log(len(x))
     correlation = (joint - single).mean() + constant

@@ -23,6 +23,7 @@ from .checks import (check_kind, check_number, check_seed, check_whole,
                                  moved)
 from .data import ImageData, intensities, show_images
 from .devices import as_device, memory_named
+from .parallel import module_of
 from .runs import ConstantBeta as ConstantBeta
 from .runs import Recipe, Record, begin, check_ramp, finishing, under_way
 from .vae import Elbo, LatentModel, as_input, elbo, evaluating
@@ -123,7 +124,7 @@ def validate(model: LatentModel, images: Tensor, *,
     images : Tensor of uint8, shape (N, *input_shape)
         On any device.
     objective : callable
-        As for `fit`; asked at β = 1.
+        As for `fit`; asked at β = 1, and if it is a module, in evaluation mode too.
     batch_size : int
         Images at a time.
     seed : int
@@ -140,7 +141,7 @@ def validate(model: LatentModel, images: Tensor, *,
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
     total = torch.zeros(2, device=device)
-    with evaluating(model):
+    with evaluating(model), evaluating(module_of(objective)):
         for part in images.split(batch_size):
             terms = objective(model, intensities(part.to(device)), 1.0, generator)
             total += len(part) * torch.stack((terms.reconstruction, terms.kl))
@@ -271,6 +272,8 @@ def fit(model: LatentModel, data: ImageData, epochs: int, *,
         Folder in which the run is saved after every epoch.
     resume : bool
         Continue the run in `checkpoint`, to the same bits; start afresh where none is.
+        Other settings or images are refused; but functions and classes are known by
+        their names alone, so for one that was edited take another name or folder.
     progress : bool
         Whether to show a progress bar.
 
@@ -283,7 +286,6 @@ def fit(model: LatentModel, data: ImageData, epochs: int, *,
                                                lr_schedule, optimizer, precision, seed)
     with memory_named(device, f"batch_size, which is {batch_size}, or the model"):
         run = begin(model, data, epochs, recipe, device, History(), patience)
-        val = data.val.images.to(device)
         with under_way(run, callbacks, checkpoint, resume, compile, progress) as (
                 objective, callbacks, bar), finishing(run, restore_best):
             while run.goes_on():
@@ -291,7 +293,7 @@ def fit(model: LatentModel, data: ImageData, epochs: int, *,
                 for x in batches(run.images, recipe.batch_size, run.rng):
                     run.step(objective(model, x, run.beta, run.rng))
                     bar.update(len(x))
-                run.finish_epoch(*validate(model, val, objective=objective))
+                run.finish_epoch(*validate(model, run.val, objective=objective))
                 for callback in callbacks:
                     callback(model, run.history)
     return run.history

@@ -112,7 +112,9 @@ def reconstruction_loss(logits: Tensor, x: Tensor,
         (2014), appendix C.1; Loaiza-Ganem & Cunningham (2019).
     """
     check_same_shape("logits", logits, "x", x)  # guard: loss-shapes
-    return pixel_loss(likelihood)(widen(logits), widen(x)).flatten(1).sum(1)
+    nats = pixel_loss(likelihood)(widen(logits), widen(x))
+    check_same_shape("logits", logits, "likelihood(logits, x)", nats)
+    return nats.flatten(1).sum(1)
 
 # %% ../nbs/01_vae.ipynb #d8e8f3ad
 class VAEOutput(NamedTuple):
