@@ -67,14 +67,14 @@ LONGEST = ["test_wheel", "test_explorers_site", "test_jupyterlab", "notebooks", 
 
 
 class OneWorkerPerFile(LoadFileScheduling):
-    """Keeps the tests of a file on one worker, so that what they share is made once; notebooks run side by side.
+    """Keeps the tests of a file on one worker, and all that look at the site, so that what they share is made once; notebooks run side by side.
 
     (Marks for `--dist=loadgroup` do nothing with pytest 9.2 and pytest-xdist 3.8.)
     """
 
     def _split_scope(self, nodeid):
         path, test = nodeid.split("::", 1)
-        return nodeid if test.startswith("test_notebook_runs") else path
+        return nodeid if test.startswith("test_notebook_runs") else "the site" if path.endswith(("site.py", "pages.py")) else path
 
 
 def pytest_xdist_make_scheduler(config, log):
@@ -188,6 +188,13 @@ def data():
     return small_data()
 
 
+@pytest.fixture(autouse=True)
+def figures_are_closed():
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+
+
 @pytest.fixture
 def tree_copy(tmp_path):
     """Return a copy of the files that nbdev reads and writes, to let its commands loose on."""
@@ -273,6 +280,7 @@ def visit(browser, address):
         page, complaints = watched_page(browser, base, viewport, scheme)
         page.goto(f"{base}{name}.html")
         page.wait_for_load_state("networkidle")
+        page.wait_for_function("document.querySelectorAll('.explorer').length === document.querySelectorAll('.vae-explorer').length")
         return Visit(page, complaints)
 
     return open_page

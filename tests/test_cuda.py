@@ -3,7 +3,7 @@ import warnings
 
 import pytest
 import torch
-from factories import after, digit_model, fit, small_data, weights
+from factories import after, digit_model, fit, weights
 
 from vae_tutorial.evaluation import evaluate
 from vae_tutorial.generation import interpolate, manifold_grid, traverse
@@ -14,11 +14,6 @@ from vae_tutorial.training import LinearBeta
 from vae_tutorial.vae import VAE
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-
-
-@pytest.fixture(scope="module")
-def data():
-    return small_data()
 
 
 def trained(data, epochs=4, device="cuda", seed=0, **options):

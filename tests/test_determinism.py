@@ -1,9 +1,8 @@
 """The same seed gives the same bytes on one machine, and nearly the same numbers with another number of threads."""
-import hashlib
 import json
 import shutil
 import sys
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import execute_notebooks
@@ -13,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import HANG, ROOT, run_process
-from factories import small_data, tiny, weights
+from factories import small_data
 
 from vae_tutorial.conv import ConvVAE
 from vae_tutorial.evaluation import evaluate
+from vae_tutorial.files import read_tensors
 from vae_tutorial.grid import sweep
 from vae_tutorial.saving import save_model
 from vae_tutorial.training import fit
@@ -56,46 +56,20 @@ def everything(folder, busy):
     (folder / "figures.json").write_text(json.dumps(figures))
 
 
-@pytest.fixture(scope="module")
-def alike(tmp_path_factory):
-    """Return the folders of three processes that did the same work, with other hash seeds and, the last, after other work."""
-    folders = []
-    for number, more in enumerate([(), (), ("--busy",)]):
-        folders.append(tmp_path_factory.mktemp("process"))
-        run_process(Path(__file__), folders[-1], *more, PYTHONHASHSEED=str(number), PYTHONPATH=str(ROOT / "tools"))
-    return folders
-
-
-@pytest.mark.parametrize("name", ["mlp.safetensors", "conv.safetensors", "figures.json"])
-def test_two_processes_write_the_same_bytes(alike, name):
-    assert len({hashlib.sha256((folder / name).read_bytes()).hexdigest() for folder in alike}) == 1
-
-
-def test_two_processes_train_a_sweep_to_the_same_weights(alike):
-    from safetensors.torch import load_file
-
-    models = sorted(path.relative_to(alike[0]) for path in (alike[0] / "sweep").rglob("model.safetensors"))
-    assert len(models) == 4
-    for path in models:
-        first, *others = (load_file(folder / path) for folder in alike)
-        assert all(first[key].equal(other[key]) for other in others for key in first), path
+def test_two_processes_write_the_same_bytes(tmp_path):
+    """One of them after other work, and with another hash seed; a sweep keeps its times beside the weights."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder, seed, more in ((one, "0", ()), (other, "1", ("--busy",))):
+        folder.mkdir()
+        run_process(Path(__file__), folder, *more, PYTHONHASHSEED=seed, PYTHONPATH=str(ROOT / "tools"))
+    for name in ("mlp.safetensors", "conv.safetensors", "figures.json"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    swept = [{path.parent.name: read_tensors(path)[0] for path in (folder / "sweep").rglob("model.safetensors")} for folder in (one, other)]
+    assert len(swept[0]) == 4
+    assert all(t.equal(swept[1][run][name]) for run, tensors in swept[0].items() for name, t in tensors.items())
 
 
 # --- one process ---
-
-@cache
-def weights_of(seed, state):
-    """Train a small model, with the global generators as told."""
-    model = tiny(input_shape=(1, 28, 28), seed=seed)
-    torch.manual_seed(state)
-    fit(model, small_data(700, 100), epochs=1, seed=seed, device="cpu", progress=False)
-    return weights(model)
-
-
-def test_training_draws_from_its_own_generator():
-    assert weights_of(0, 1).equal(weights_of(0, 2))
-    assert not weights_of(0, 1).equal(weights_of(1, 1))
-
 
 def test_training_leaves_the_state_of_the_process_as_it_was():
     model = VAE(hidden_dims=(16,), latent_dim=3)

@@ -6,7 +6,7 @@ import re
 import nbformat
 import pytest
 import torch
-from conftest import CHAPTERS, DESK, PHONE, Visit, until, watched_page, width_of_overflow
+from conftest import CHAPTERS, PHONE, until, watched_page
 from test_explorers import by_autograd
 
 from vae_tutorial.generation import decode_images, lerp, slerp
@@ -23,11 +23,6 @@ PLACES = {
     "08_conv": ["latent"],
     "09_explorers": ["latent", "latent", "interpolation", "embedding", "beta", "reparameterization", "latent", "embedding", "latent"],
 }
-PLANES = [("04_generation", 1, "mnist-mlp-2d"), ("08_conv", 0, "fashion-conv-2d"), ("09_explorers", 0, "fashion-conv-2d")]
-INTERPOLATIONS = [("04_generation", 0), ("09_explorers", 2)]
-EMBEDDINGS = [("05_latent_space", 0), ("09_explorers", 3)]
-BETAS = [("07_sweeps", 0), ("09_explorers", 4)]
-REPARAMETERIZATIONS = [("01_vae", 0), ("09_explorers", 5)]
 PIXELS = """canvas => Array.from(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data)
                           .filter((_, i) => i % 4 === 0)"""
 DRAWN = """(plane, keys) => {
@@ -40,24 +35,13 @@ DRAWN = """(plane, keys) => {
 }"""
 
 
-@pytest.fixture(scope="session")
-def open_page(browser, address):
-    """Return a function that opens a page with explorers, waits for them, and records what goes wrong."""
-    def open_page(name, viewport=DESK, scheme="light", base=address):
-        page, complaints = watched_page(browser, base, viewport, scheme)
-        page.goto(f"{base}{name}.html")
-        page.wait_for_function(f"document.querySelectorAll('.vae-explorer').length === {len(PLACES[name])}")
-        return Visit(page, complaints)
-    return open_page
-
-
 @pytest.fixture
-def explorer(open_page):
+def explorer(visit):
     """Return a function that gives one explorer of a freshly opened page."""
     visits = []
 
-    def find(page, number, **options):
-        visits.append(open_page(page, **options))
+    def find(page, number):
+        visits.append(visit(page))
         found = visits[-1].page.locator(".vae-explorer").nth(number)
         found.scroll_into_view_if_needed()
         return found
@@ -102,27 +86,17 @@ def test_every_explorer_of_the_course_is_tested():
 
 
 @pytest.mark.parametrize("name", PLACES)
-def test_explorers_are_drawn_in_their_places_and_all_that_takes_a_key_has_a_name(open_page, name, site):
+def test_explorers_are_drawn_in_their_places_and_all_that_takes_a_key_has_a_name(opened, name, site):
     assert len(gzip.compress((site / f"{name}.html").read_bytes())) <= 1_500_000
-    page, complaints = open_page(name)
-    page.wait_for_load_state("networkidle")
+    page = opened(name).page
     kinds = [kind.split()[0].removeprefix("vae-") for kind in page.locator(".vae-explorer > div").evaluate_all("all => all.map(e => e.className)")]
     nameless = page.locator(".vae-explorer :is(button, [role=slider], [role=img], [role=application], input)").evaluate_all("""all => all
         .filter(e => !(e.getAttribute("aria-label") || e.title || e.textContent.trim() || e.closest("label") || e.labels?.length || e.ariaHidden))
         .map(e => e.outerHTML.slice(0, 200))""")
-    assert kinds == PLACES[name] and not nameless and not room_missing(page) and not complaints
-    page.context.close()
-
-
-@pytest.mark.parametrize("name", PLACES)
-def test_explorers_fit_a_phone_in_the_dark(open_page, name):
-    page, complaints = open_page(name, PHONE, "dark")
-    page.wait_for_load_state("networkidle")
-    assert not complaints and width_of_overflow(page) <= 0 and not room_missing(page)
-    for explorer in page.locator(".vae-explorer").all():
-        colour = explorer.evaluate("explorer => getComputedStyle(explorer).color")
-        assert sum(map(int, re.findall(r"\d+", colour)[:3])) > 450
-    page.context.close()
+    assert kinds == PLACES[name] and not nameless and not room_missing(page)
+    phone = opened(name, PHONE, "dark").page                  # complaints and overflow of both are looked at with those of all pages
+    colours = phone.locator(".vae-explorer").evaluate_all("all => all.map(e => getComputedStyle(e).color)")
+    assert not room_missing(phone) and all(sum(map(int, re.findall(r"\d+", colour)[:3])) > 450 for colour in colours)
 
 
 def room_missing(page):
@@ -144,8 +118,9 @@ def test_still_pictures_stand_in_where_no_script_runs(browser, address, name):
     page.context.close()
 
 
-def test_explorers_work_from_the_disk(open_page, site):
-    page, complaints = open_page("09_explorers", base=f"{site.as_uri()}/")
+def test_explorers_work_from_the_disk(browser, site):
+    page, complaints = watched_page(browser, site.as_uri())
+    page.goto(f"{site.as_uri()}/09_explorers.html")
     page.get_by_role("application").first.press("ArrowRight")
     explorer = page.locator(".vae-explorer").first
     shows(explorer, load_pretrained("fashion-conv-2d"), plane_code(explorer))
@@ -163,9 +138,8 @@ def plane_code(explorer):
     return (left / 50 - 1) * reach, (1 - top / 50) * reach
 
 
-@pytest.mark.parametrize("page, number, name", PLANES)
-def test_plane_decodes_where_the_hand_is(explorer, page, number, name):
-    found, model = explorer(page, number), load_pretrained(name)
+def test_plane_decodes_where_the_hand_is(explorer):
+    found, model = explorer("04_generation", 1), load_pretrained("mnist-mlp-2d")
     plane, mouse = found.get_by_role("application"), found.page.mouse
     reach = float(found.locator("[role=slider]").first.get_attribute("aria-valuemax"))
     found.get_by_role("button", name="Reset").click()
@@ -186,9 +160,8 @@ def test_plane_decodes_where_the_hand_is(explorer, page, number, name):
     assert plane_code(found) == pytest.approx((-reach, reach))
 
 
-@pytest.mark.parametrize("page, number, name", PLANES)
-def test_plane_answers_keys_sliders_and_typing_and_draws_once_for_a_move(explorer, page, number, name):
-    found, model = explorer(page, number), load_pretrained(name)
+def test_plane_answers_keys_sliders_and_typing_and_draws_once_for_a_move(explorer):
+    found, model = explorer("08_conv", 0), load_pretrained("fashion-conv-2d")
     plane = found.get_by_role("application")
 
     def moves(move, *to):
@@ -238,9 +211,8 @@ def test_sliders_move_their_own_dimension(explorer):
 
 # --- InterpolationExplorer ---
 
-@pytest.mark.parametrize("page, number", INTERPOLATIONS)
-def test_both_ways_between_two_images_are_decoded(explorer, page, number):
-    found, model = explorer(page, number), load_pretrained("mnist-mlp-20d")
+def test_both_ways_between_two_images_are_decoded(explorer):
+    found, model = explorer("04_generation", 0), load_pretrained("mnist-mlp-20d")
     pickers = found.locator(".vae-picker")
     # the first test image of each class, read from the page itself
     codes = model.code(torch.cat([intensities(canvas) for canvas in pickers.first.locator("canvas").all()])).detach()
@@ -268,9 +240,8 @@ def test_both_ways_between_two_images_are_decoded(explorer, page, number):
 
 # --- EmbeddingExplorer ---
 
-@pytest.mark.parametrize("page, number", EMBEDDINGS)
-def test_point_shows_its_image_and_its_reconstruction(explorer, page, number):
-    found, model = explorer(page, number), load_pretrained("mnist-mlp-20d")
+def test_point_shows_its_image_and_its_reconstruction(explorer):
+    found, model = explorer("05_latent_space", 0), load_pretrained("mnist-mlp-20d")
     plot, readout = found.get_by_role("application"), found.locator(".vae-readout")
     image, reconstruction = (found.locator(".vae-pair canvas").nth(i) for i in range(2))
     again = lambda: until(lambda: (picture(reconstruction) - decoded(model, model.code(intensities(image))[0].tolist())).abs().max() <= 1, "reconstruction")
@@ -289,9 +260,8 @@ def test_point_shows_its_image_and_its_reconstruction(explorer, page, number):
     again()
 
 
-@pytest.mark.parametrize("page, number", EMBEDDINGS)
-def test_maps_and_classes_can_be_changed(explorer, page, number):
-    found = explorer(page, number)
+def test_maps_and_classes_can_be_changed(explorer):
+    found = explorer("09_explorers", 3)
     plot, readout = found.get_by_role("application"), found.locator(".vae-readout")
     drawing = lambda: plot.locator("canvas").first.evaluate("canvas => canvas.toDataURL()")
     first, chosen = drawing(), readout.inner_text()
@@ -309,7 +279,7 @@ def test_maps_and_classes_can_be_changed(explorer, page, number):
 
 # --- BetaExplorer ---
 
-@pytest.mark.parametrize("page, number", BETAS)
+@pytest.mark.parametrize("page, number", [("07_sweeps", 0), ("09_explorers", 4)])
 def test_beta_moves_images_figures_and_point_together(explorer, page, number):
     found, betas = explorer(page, number), (0.25, 0.5, 1, 2, 4, 8, 16)
     slider, groups = found.locator("[role=slider]"), found.locator(".vae-thumbnails")
@@ -342,9 +312,8 @@ def state(found):
     return [float(text.replace("−", "-")) for text in found.locator(".widget-readout").all_inner_texts()]
 
 
-@pytest.mark.parametrize("page, number", REPARAMETERIZATIONS)
-def test_hand_on_mean_noise_and_sample(explorer, page, number):
-    found = explorer(page, number)
+def test_hand_on_mean_noise_and_sample(explorer):
+    found = explorer("09_explorers", 5)
     drawing, mouse = found.locator("svg"), found.page.mouse
     unit = drawing.bounding_box()["width"] / 13.8                # the axes reach from -6.9 to 6.9
 

@@ -58,16 +58,9 @@ def refused(root, words=""):
 
 # --- damage ---------------------------------------------------------------------------------------
 
-def changed(content, i):
-    return content[:i] + bytes([content[i] ^ (1 + i % 255)]) + content[i + 1:]
-
-
-def cut(content, i):
-    return content[:i]
-
-
-def longer(content, i):
-    return content[:i] + bytes([i % 256]) + content[i:]
+# a byte that is another, the end that is gone, a byte too many
+DAMAGES = [lambda content, i: content[:i] + bytes([content[i] ^ (1 + i % 255)]) + content[i + 1:], lambda content, i: content[:i],
+           lambda content, i: content[:i] + bytes([i % 256]) + content[i:]]
 
 
 def test_cache_damaged_byte_by_byte(fault, small, tmp_path):
@@ -86,7 +79,7 @@ def test_cache_damaged_byte_by_byte(fault, small, tmp_path):
                  for image, label in zip(part.images, part.labels.tolist())}
         return pairs == whole
 
-    cases = [(name, damage, i) for name, content in files.items() for i in range(len(content)) for damage in (changed, cut, longer)]
+    cases = [(name, damage, i) for name, content in files.items() for i in range(len(content)) for damage in DAMAGES]
     random.Random(0).shuffle(cases)
     for (name, damage, i), trial in zip(cases, fault("cache-damaged", short=30, full=len(cases))):
         raw, damaged = fill(tmp_path, files), damage(files[name], i)

@@ -6,6 +6,7 @@ import signal
 import time
 import warnings
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -327,8 +328,7 @@ def test_checkpoint_truncated(fault, tmp_path):
         trial.saw(wrong=not refused(model, tmp_path, data))
 
 
-def conv_model():
-    return tiny(ConvVAE, input_shape=(1, 28, 28), channels=(2, 3))
+conv_model = partial(tiny, ConvVAE, input_shape=(1, 28, 28), channels=(2, 3))
 
 
 def flipped(content, draw):

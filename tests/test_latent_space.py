@@ -11,12 +11,6 @@ from matplotlib.colors import to_hex
 from vae_tutorial.latent_space import CLASS_COLORS, knn_accuracy, knn_classify, nearest_neighbours, pca, scatter, shared_neighbours, tsne
 
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
 # --- principal components ------------------------------------------------------------------------
 
 @given(n=st.integers(2, 30), dims=st.integers(1, 8), seed=st.integers(0, 100))

@@ -64,9 +64,12 @@ def typeset(page):
 
 
 @pytest.mark.parametrize("name", pages([*NOTEBOOKS, *sorted((ROOT / "nbs").glob("*.md"))]))
-def test_nothing_is_cut_off_and_what_scrolls_shows_it(opened, name):
+def test_nothing_is_cut_off_and_what_scrolls_shows_it_and_tables_can_be_read_in_the_dark(opened, name):
     desk, phone = typeset(opened(name).page), typeset(opened(name, PHONE, "dark").page)
-    assert width_of_overflow(desk) <= 0 and width_of_overflow(phone) <= 0
+    assert width_of_overflow(desk) <= 0 and width_of_overflow(phone) <= 0 and not opened(name, PHONE, "dark").complaints
+    assert phone.get_attribute("html", "data-theme") == "dark"
+    colours = phone.locator("table.dataframe :is(td, th)").evaluate_all("all => all.map(c => getComputedStyle(c).color)")
+    assert all(sum(map(int, re.findall(r"\d+", colour)[:3])) > 450 for colour in colours)
     wide, narrow = desk.evaluate(WIDE), phone.evaluate(WIDE)
     tables = [box for box in wide["scroll"] if box.startswith(("TABLE.", "DIV.output text_html"))]
     assert wide["scroll"] == tables, "code, text, equations and pictures fit a page of 1280 px"

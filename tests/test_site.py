@@ -13,7 +13,7 @@ import chromium
 import nbformat
 import pytest
 from chapter_numbers import number_of
-from conftest import CHAPTERS, DESK, HANG, LESSONS, NOTEBOOKS, PHONE, ROOT, STEP_HANGS, until, watched_page, width_of_overflow
+from conftest import CHAPTERS, DESK, HANG, LESSONS, NOTEBOOKS, ROOT, STEP_HANGS, run_process, until, watched_page, width_of_overflow
 from PIL import Image
 from published import write
 from serve_site import make_server
@@ -42,17 +42,6 @@ def test_page_is_sound(opened, name):
     # Where a page gives no text, Sphinx takes the path of the picture.
     without_text = page.locator("article img:not(.vae-plane img):is(:not([alt]), [alt=''], [alt*='_images/'])")
     assert without_text.count() == 0, f"no alternative text: {without_text.evaluate_all('all => all.map(i => i.src)')}"
-
-
-@pytest.mark.deep
-@pytest.mark.parametrize("name", PAGES)
-def test_page_fits_a_phone_in_the_dark_and_its_tables_are_readable(opened, name):
-    page, complaints = opened(name, PHONE, "dark")
-    assert not complaints
-    assert width_of_overflow(page) <= 0
-    assert page.get_attribute("html", "data-theme") == "dark"
-    colours = page.locator("table.dataframe :is(td, th)").evaluate_all("all => all.map(c => getComputedStyle(c).color)")
-    assert all(sum(map(int, re.findall(r"\d+", colour)[:3])) > 450 for colour in colours)
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
@@ -87,14 +76,11 @@ def test_download_button_gives_the_copy_for_readers_with_the_numbers_of_the_page
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
-def test_mathematics_code_and_pictures_are_as_they_should(opened, path):
+def test_mathematics_and_pictures_are_as_they_should(opened, path):
     page, _ = opened(path.stem)
     if path in CHAPTERS or page.locator("article .math").count():
         page.wait_for_selector("mjx-container")
     assert page.locator("article .math:not(:has(mjx-container))").count() == 0 and page.locator("mjx-merror").count() == 0
-    cut = page.locator("article div.highlight pre").evaluate_all(
-        "all => all.filter(box => box.scrollWidth > box.clientWidth).map(box => box.textContent)")
-    assert not cut, cut[0]
     code = "\n".join(cell.source for cell in nbformat.read(path, 4).cells)
     texts = re.findall(r"^#\|\s*fig-alt:\s*(.*)$", code, re.MULTILINE)
     shown = page.locator(".cell_output img:not(.explorer img)").evaluate_all("all => all.map(i => i.alt)")
@@ -182,10 +168,11 @@ def test_nothing_that_readers_write_leaves_the_site(site):
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("text", ["latent<img src=x onerror=attacked=1>", "\"><script>attacked=1</script>", "latent' autofocus onfocus='attacked=1"])
 @pytest.mark.parametrize("name, field", [("search", "q"), (CHAPTERS[0].stem, "highlight")])
-def test_what_is_searched_for_is_shown_as_text(browser, address, name, field, text):
+def test_what_is_searched_for_is_shown_as_text(browser, address, name, field):
     page, complaints = watched_page(browser, address)
+    # what would get out of an attribute in single quotes, of one in double quotes, and of a text
+    text = "latent' autofocus onfocus='attacked=1' \"><script>attacked=1</script><img src=x onerror=attacked=1>"
     page.goto(f"{address}{name}.html?{field}={quote(text)}")
     page.wait_for_load_state("networkidle")
     if name == "search":
@@ -246,16 +233,16 @@ def test_site_is_served_and_a_busy_port_is_named(site):
 
 
 @pytest.mark.deep
-def test_warning_fails_the_build(tree_copy):
+def test_warning_fails_the_build_and_leaves_the_site_as_it_was(tree_copy):
     for name in ("book", "tools"):
         shutil.copytree(ROOT / name, tree_copy / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
-    with open(tree_copy / "nbs" / "references.md", "a", encoding="utf-8") as page:
-        page.write("\n{cite:t}`nobody`\n")
-    site = tree_copy / "site"
-    site.mkdir()
-    done = subprocess.run([sys.executable, tree_copy / "tools" / "build_site.py", "--out", site], text=True, capture_output=True, timeout=HANG)
+    (tree_copy / "book" / "_toc.yml").write_text("format: jb-book\nroot: references\n")            # one page is enough
+    page, command = tree_copy / "nbs" / "references.md", [tree_copy / "tools" / "build_site.py", "--out", tree_copy / "site"]
+    run_process(*command)
+    page.write_text(page.read_text(encoding="utf-8") + "\n{cite:t}`nobody`\n", encoding="utf-8")
+    done = subprocess.run([sys.executable, *command], text=True, capture_output=True, timeout=HANG)
     assert done.returncode == 1 and "nobody" in done.stderr
-    assert site.exists() and not any(tree_copy.glob("site-*"))
+    assert "nobody" not in (tree_copy / "site" / "references.html").read_text(encoding="utf-8") and not any(tree_copy.glob("site-*"))
 
 
 def test_missing_chromium_is_explained(monkeypatch):

@@ -28,7 +28,8 @@ from vae_tutorial.generation import Judge, decode_images, frechet_distance, grid
 from vae_tutorial.latent_space import encodings, knn_accuracy, knn_classify, nearest_neighbours, pca, scatter, shared_neighbours, tsne
 from vae_tutorial.saving import about_pretrained, load_model, load_pretrained, save_model
 from vae_tutorial.sources import read_official
-from vae_tutorial.sweeps import dci, kl_parts, mig, mutual_information, plot_tradeoff, shapes, summarize, tc_elbo
+from vae_tutorial.sweeps import (dci, kl_parts, mig, mutual_information, plot_rate_distortion, plot_tradeoff, shapes, summarize,
+                                 tc_elbo)
 from vae_tutorial.training import ConstantBeta, CosineBeta, CyclicalBeta, LinearBeta, Recipe, SigmoidBeta, fit, validate
 from vae_tutorial.vae import VAE, BaseVAE, LatentModel, elbo, evaluating
 
@@ -47,9 +48,7 @@ FOUR = np.arange(4)[:, None]
 @pytest.fixture(autouse=True)
 def no_figure_is_left():
     yield
-    left = plt.get_fignums()
-    plt.close("all")
-    assert not left
+    assert not plt.get_fignums()
 
 
 def doors(table):
@@ -169,7 +168,10 @@ CHOICES = {
     "interpolate": ("method", "slurp", "slerp", lambda v: interpolate(MODEL, IMAGES, IMAGES, method=v)),
     "tsne": ("init", "PCA", "pca", lambda v: tsne(LINE, 3, init=v)), "explorer": ("split", "Test", "test", lambda v: EmbeddingExplorer(MODEL, DATA, split=v)),
     "summarize": ("columns", "loos", "loss", lambda v: summarize(TABLE, "beta", [v])),
-    "plot_tradeoff": ("columns", "betta", "beta", lambda v: plot_tradeoff(TABLE, "beta", [v], ax=Figure().subplots())),
+    # where none is drawn, no empty figure is left
+    "plot_tradeoff": ("columns", "betta", "beta", lambda v: plot_tradeoff(TABLE, "beta", [v])),
+    "its setting": ("setting", "betta", "beta", lambda v: plot_tradeoff(TABLE, v, ["loss"])),
+    "plot_rate_distortion": ("columns", "los", "loss", lambda v: plot_rate_distortion(TABLE, rate=v)),
     "load_pretrained": ("name", "mnist-mlp-3d", "mnist-mlp-2d", load_pretrained),
     "about_pretrained": ("name", "MNIST-MLP-2D", "mnist-mlp-2d", about_pretrained)}
 
@@ -553,7 +555,9 @@ def test_files_are_refused_by_name(door, tmp_path):
 @doors({"latent": lambda data: LatentExplorer(MODEL, data), "embedding": lambda data: EmbeddingExplorer(MODEL, data),
         "beta": lambda data: BetaExplorer(PAIR, data)})
 def test_explorers_name_the_split_that_is_wrong(door):
+    refused(TypeError, "data is Split, must be an? ImageData: load_data gives one", door, LABELLED)
     for split, error, message in [
+            (Split(IMAGES.mT, torch.zeros(4, dtype=torch.int64)), ValueError, r"data.test has shape \(4, 1, 4, 3\), must be \(B, 1, 3, 4\)"),
             (Split(IMAGES[:0], torch.zeros(0, dtype=torch.int64)), ValueError, r"data.test has 0 images and labels of shape \(0,\), must"),
             (Split(IMAGES, torch.zeros(4, 1)), ValueError, r"data.test has 4 images and labels of shape \(4, 1\), must have a label for each"),
             (Split(IMAGES / 255, torch.zeros(4, dtype=torch.int64)), TypeError, "data.test has images of torch.float32, must be torch.uint8"),
