@@ -5,6 +5,7 @@ import math
 import time
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
