@@ -20,6 +20,7 @@ from .checks import (check_finite, check_images, check_kind, check_number,
                                  check_same_shape, check_seed, check_whole)
 from .data import Split
 from .devices import memory_named, widen
+from .images import warn_if_inverted
 from .vae import (BaseVAE, LatentModel, as_input, evaluating, kl_divergence,
                               pixel_loss)
 
@@ -316,6 +317,9 @@ def evaluate(model: BaseVAE, split: Split | Tensor, *, n_samples: int = 64,
     found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     names = ("loss", "distortion", "rate", "reconstruction", "nll")
     n = len(found["mu"])
+    if likelihood in _BOUNDED:
+        few = getattr(split, "images", split)[:min(at_once or 64, 64)]
+        warn_if_inverted(model, as_input(few, model))
     of_loss = (found["variance"].mean() / n).sqrt().item()
     of_nll = _spread_of_bound(found["halves"], found["quarters"])
     return Evaluation(
