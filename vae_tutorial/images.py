@@ -289,7 +289,7 @@ def _read_cached(folder, paths, frame, root, hidden):
                       "next time they are decoded again", stacklevel=4)
     return images, wrong
 
-# %% ../nbs/e12_images.ipynb #6752b7cc
+# %% ../nbs/e12_images.ipynb #7c932f47
 _LISTS, _LOOPED = (list, tuple, Dataset, DataLoader), (DataLoader, IterableDataset)
 
 
@@ -298,9 +298,9 @@ def _each(source: Any) -> Iterator[tuple[Any, Any]]:
     batched = isinstance(source, DataLoader) and source.batch_sampler is not None
     # by number where that can be: not every dataset ends a loop over it
     numbered = hasattr(source, "__len__") and not isinstance(source, _LOOPED)
+    pair = (tuple, list) if isinstance(source, DataLoader) else tuple
     for item in (map(source.__getitem__, range(len(source))) if numbered else source):
-        paired = isinstance(item, (tuple, list) if batched else tuple)
-        image, label = (*item, None)[:2] if paired else (item, None)
+        image, label = (*item, None)[:2] if isinstance(item, pair) else (item, None)
         if batched:
             yield from zip(image, [None] * len(image) if label is None else label)
         else:
@@ -350,7 +350,7 @@ def _numbered(labels: Any, class_names: Collection[str] | None
                          "0" + (": labels - 1" if low == 1 else ""))
     return labels.astype(np.int64), names
 
-# %% ../nbs/e12_images.ipynb #7fcdf567
+# %% ../nbs/e12_images.ipynb #19f1736f
 def _parts(count: int, classes: np.ndarray | None, val: float, test: float,
            seed: int) -> list[np.ndarray]:
     """Numbers of the images to train with, to validate with and to test with."""
@@ -369,8 +369,9 @@ def _parts(count: int, classes: np.ndarray | None, val: float, test: float,
            if share and not len(rows)]
     if few:
         warnings.warn(f"{count} images are too few to hold some back: "
-                      f"{' and '.join(few)} hold the training images, so their figures "
-                      "tell how well these are remembered, and nothing of new ones",
+                      f"the training images stand in for {' and '.join(few)}, so "
+                      "figures tell how well they are remembered, and nothing of new "
+                      "ones",
                       stacklevel=3)
     return [rows if len(rows) or not share else parts[0]
             for rows, share in zip(parts, (1, val or 1, test))]
