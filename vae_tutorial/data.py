@@ -35,7 +35,7 @@ class Split:
         The class of each image, from 0.
     """
     images: Tensor
-    labels: Tensor | None
+    labels: Tensor
 
     def __len__(self) -> int:
         return len(self.images)

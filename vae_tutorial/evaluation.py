@@ -318,7 +318,7 @@ def evaluate(model: BaseVAE, split: Split | Tensor, *, n_samples: int = 64,
     names = ("loss", "distortion", "rate", "reconstruction", "nll")
     n = len(found["mu"])
     if likelihood in _BOUNDED:
-        few = getattr(split, "images", split)[:min(at_once or 64, 64)]
+        few = check_images("split", split, model.input_shape)[:min(at_once or 64, 64)]
         warn_if_inverted(model, as_input(few, model))
     of_loss = (found["variance"].mean() / n).sqrt().item()
     of_nll = _spread_of_bound(found["halves"], found["quarters"])

@@ -110,9 +110,10 @@ def _grey_values(name: str, x: np.ndarray, scale: Any) -> np.ndarray:
         grey[i] = part.round().clip(0, 255)
     return grey
 
-# %% ../nbs/e12_images.ipynb #edf969f6
-_FITS = {"crop": ImageOps.fit, "stretch": Image.Image.resize,
-         "pad": partial(ImageOps.pad, color=(0, 0, 0, 0))}
+# %% ../nbs/e12_images.ipynb #c01d0343
+_FITS: dict[str, Any] = {
+    "crop": ImageOps.fit, "stretch": Image.Image.resize,
+    "pad": partial(ImageOps.pad, color=(0, 0, 0, 0))}
 
 
 def _eight_bits(picture):
@@ -289,7 +290,7 @@ def _read_cached(folder, paths, frame, root, hidden):
                       "next time they are decoded again", stacklevel=4)
     return images, wrong
 
-# %% ../nbs/e12_images.ipynb #7c932f47
+# %% ../nbs/e12_images.ipynb #f23c8630
 _LISTS, _LOOPED = (list, tuple, Dataset, DataLoader), (DataLoader, IterableDataset)
 
 
@@ -317,7 +318,8 @@ def _array(x: Any) -> np.ndarray:
 
 def _unpacked(source: Any, frame: Frame, hidden: bool) -> tuple[Any, list | None]:
     """A list of paths or an array of all images, and their labels, if all have one."""
-    images, labels = [], []
+    images: list[Any] = []
+    labels: list[Any] = []
     for image, label in tqdm(_each(source), unit=" images", disable=hidden):
         images.append(frame(image) if isinstance(image, Image.Image) else image)
         labels.append(label.item() if getattr(label, "ndim", 1) == 0 else label)
@@ -327,18 +329,18 @@ def _unpacked(source: Any, frame: Frame, hidden: bool) -> tuple[Any, list | None
     arrays = [each[None] if each.ndim == 2 else each for each in map(_array, images)]
     return (_stacked(arrays) if arrays else np.empty(0)), found
 
-# %% ../nbs/e12_images.ipynb #dba4cb66
+# %% ../nbs/e12_images.ipynb #333dd68a
 def _numbered(labels: Any, class_names: Collection[str] | None
               ) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """Labels as numbers of classes, from 0, and the names of the classes."""
     if labels is None:
         return None, ()
     if labels.dtype.kind in "US":
-        names = list(class_names or sorted(set(labels.tolist())))
+        names = tuple(class_names or sorted(set(labels.tolist())))
         unknown = set(labels.tolist()) - set(names)
         if unknown:
             raise ValueError(f"labels hold {min(unknown)!r}, must be one of {names}")
-        return np.array([names.index(each) for each in labels.tolist()]), tuple(names)
+        return np.array([names.index(each) for each in labels.tolist()]), names
     if labels.dtype.kind not in "iub":
         raise TypeError(f"labels are {labels.dtype}, must be numbers of classes or "
                         "their names; labels=None leaves them out")
@@ -376,7 +378,7 @@ def _parts(count: int, classes: np.ndarray | None, val: float, test: float,
     return [rows if len(rows) or not share else parts[0]
             for rows, share in zip(parts, (1, val or 1, test))]
 
-# %% ../nbs/e12_images.ipynb #7b05682f
+# %% ../nbs/e12_images.ipynb #e1c9d30b
 def _from_array(name, x, frame, layout, scale):
     """Pixels, uint8, shape (N, C, H, W), of an array of images."""
     if x.dtype.kind not in "bfiu":
@@ -395,6 +397,9 @@ def _from_array(name, x, frame, layout, scale):
 def _load(name: str, source: Any, labels: Any, frame: Frame, layout: str | None,
           scale: Any, root: Any, hidden: bool) -> tuple[np.ndarray, Any]:
     """Pixels, uint8, shape (N, C, H, W), and labels, or None."""
+    items: Any
+    found: Any
+    read: Any
     if isinstance(source, (str, os.PathLike)):
         items, found = _find(name, expanded(source, name))
         read = partial(_read_cached, expanded(source), root=root)
@@ -420,10 +425,15 @@ def _load(name: str, source: Any, labels: Any, frame: Frame, layout: str | None,
     kept = [i for i in range(len(items)) if i not in wrong]
     return images, None if found is None else found[kept]
 
-# %% ../nbs/e12_images.ipynb #26dcfe0d
+# %% ../nbs/e12_images.ipynb #90ae5f19
 def _classes_of(images):
     """The names of classes that torchvision's datasets have."""
     return getattr(getattr(images, "dataset", images), "classes", None)
+
+
+def _title(images):
+    folder = isinstance(images, (str, os.PathLike))
+    return expanded(images).resolve().name if folder else "images"
 
 
 def _split(x, y, rows=slice(None)):
@@ -442,7 +452,7 @@ def _own_part(load, name, source, train, class_names):
                          f"the others, {shape}: say it with size and mode")
     return _split(x, _numbered(labels, class_names)[0])
 
-# %% ../nbs/e12_images.ipynb #02620012
+# %% ../nbs/e12_images.ipynb #d33522e9
 def load_images(images: Any, size: int | tuple[int, int] | None = None, *,
                 val: Any = None, test: Any = None, labels: Any = "auto",
                 class_names: Collection[str] | None = None, mode: str | None = None,
@@ -491,20 +501,20 @@ def load_images(images: Any, size: int | tuple[int, int] | None = None, *,
     load = partial(_load, frame=Frame(size, mode, fit, background), layout=layout,
                    scale=scale, root=root,
                    hidden=not progress or "TQDM_DISABLE" in os.environ)
-    seed, shares = check_seed("seed", seed), [
-        0.0 if own is not None else check_number(name, share, high=0.8)
-        for name, own, share in (("val_fraction", val, val_fraction),
-                                 ("test_fraction", test, test_fraction))]
+    seed, val_share, test_share = check_seed("seed", seed), 0.0, 0.0
+    if val is None:
+        val_share = check_number("val_fraction", val_fraction, high=0.8)
+    if test is None:
+        test_share = check_number("test_fraction", test_fraction, high=0.8)
     x, found = load("images", images, labels)
     y, names = _numbered(found, class_names or _classes_of(images))
-    train, *others = (_split(x, y, rows) for rows in _parts(len(x), y, *shares, seed))
-    parts = [drawn if own is None else _own_part(load, name, own, train, names)
-             for name, own, drawn in zip(("val", "test"), (val, test), others)]
-    folder = isinstance(images, (str, os.PathLike))
-    name = expanded(images).resolve().name if folder else "images"
-    return ImageData(train, *parts, name, "own", names)
+    rows = _parts(len(x), y, val_share, test_share, seed)
+    train, drawn_val, drawn_test = (_split(x, y, each) for each in rows)
+    val = drawn_val if val is None else _own_part(load, "val", val, train, names)
+    test = drawn_test if test is None else _own_part(load, "test", test, train, names)
+    return ImageData(train, val, test, _title(images), "own", names)
 
-# %% ../nbs/e12_images.ipynb #a00bf12d
+# %% ../nbs/e12_images.ipynb #e7cf6b44
 def as_image_data(data: Any, model: Any = None) -> Any:
     """The data to train a model on: an `ImageData`, or one of what `load_images` takes.
 
@@ -516,7 +526,7 @@ def as_image_data(data: Any, model: Any = None) -> Any:
         return data
     channels, *size = getattr(model, "input_shape", (0,)) if folder else (0,)
     mode = {count: mode for mode, count in _CHANNELS.items()}.get(channels)
-    return load_images(data, size or None, mode=mode, test_fraction=0)
+    return load_images(data, tuple(size) or None, mode=mode, test_fraction=0)
 
 # %% ../nbs/e12_images.ipynb #5e8fed57
 def warn_if_inverted(model: Any, x: Tensor) -> None:
