@@ -16,7 +16,7 @@ from vae_tutorial import training
 from vae_tutorial.autoencoder import Autoencoder
 from vae_tutorial.conv import ConvVAE
 from vae_tutorial.data import ImageData, Split
-from vae_tutorial.evaluation import evaluate
+from vae_tutorial.evaluation import evaluate, log_weights, posterior, reconstruction_at_mean
 from vae_tutorial.explorers import LatentExplorer
 from vae_tutorial.generation import interpolate, manifold_grid, traverse
 from vae_tutorial.images import Frame, as_image_data, load_images
@@ -498,6 +498,14 @@ def test_one_image_read_again_and_again_is_named():
         fit_once(tiny(input_shape=(1, 9, 8)), data)
     assert [str(each.message) for each in said] == [
         f"data.{part}.images holds the same image {count} times: was every one of them read?" for part, count in (("train", 24), ("val", 3))]
+
+
+@pytest.mark.parametrize("door", [posterior, encodings, reconstruction_at_mean, partial(log_weights, n_samples=2), partial(evaluate, n_samples=2)])
+def test_what_looks_at_many_images_takes_what_fit_takes_and_keeps_their_order(door, tmp_path):
+    model, images = small((3, 9, 8)), torch.from_numpy(FIRST.copy())
+    folder = folder_of(tmp_path / "f", {f"{i}.png": picture for i, picture in enumerate(PICTURES)})
+    for same in (COLOURS, PICTURES, TENSORS, DataLoader(TENSORS, 3), folder, str(folder), Split(images, None)):
+        assert str(door(model, same)) == str(door(model, images))
 
 
 # --- colours and sizes everywhere ------------------------------------------------------------------

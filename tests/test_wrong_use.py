@@ -240,14 +240,25 @@ def test_images_that_are_none_are_refused_at_every_door(door):
         refused(TypeError, rf"{name} is {kind(IMAGES).dtype}, must be intensities in \[0, 1\] or uint8 grey values", call, kind(IMAGES))
     for shape in [(), (4,), (12,), (3, 4), (4, 12), (4, 1, 4, 3), (4, 3, 3, 4), (1, 4, 1, 3, 4)]:
         refused(ValueError, rf"{name} has shape \(.*\), must be .*1, 3, 4\)", call, torch.zeros(shape))
-    for wrong in (None, "mnist", 3, IMAGES.numpy(), DATA):
+    for wrong in (None, 3, DATA):
         refused(TypeError, f"{name} is {type(wrong).__name__}, must be a Tensor: ", call, wrong)
 
 
-@doors({name: OF_IMAGES[name] for name in ("posterior", "encodings", "reconstruction_at_mean", "log_weights", "evaluate")})
+OF_MANY = "posterior", "encodings", "reconstruction_at_mean", "log_weights", "evaluate"
+
+
+@doors({name: door for name, door in OF_IMAGES.items() if name not in OF_MANY})
+def test_one_image_or_a_pair_of_batches_is_a_tensor(door):
+    name, call = door
+    for wrong in ("mnist", IMAGES.numpy()):
+        refused(TypeError, f"{name} is {type(wrong).__name__}, must be a Tensor: ", call, wrong)
+
+
+@doors({name: OF_IMAGES[name] for name in OF_MANY})
 def test_a_split_is_looked_at_like_its_images(door):
     name, call = door
     assert str(call(Split(IMAGES, None))) == str(call(IMAGES))
+    refused(FileNotFoundError, f"{name} is 'mnist', must be a folder", call, "mnist")
     refused(ValueError, rf"{name} holds values from -1\.\d+ to -1\.\d+, must be", call, Split(IMAGES / 255 - 2, None))
     refused(TypeError, f"{name} is list, must be a Tensor: a Split such as data.test", call, Split([1, 2], None))
 
