@@ -504,7 +504,7 @@ def test_one_image_read_again_and_again_is_named():
 def test_what_looks_at_many_images_takes_what_fit_takes_and_keeps_their_order(door, tmp_path):
     model, images = small((3, 9, 8)), torch.from_numpy(FIRST.copy())
     folder = folder_of(tmp_path / "f", {f"{i}.png": picture for i, picture in enumerate(PICTURES)})
-    for same in (COLOURS, PICTURES, TENSORS, DataLoader(TENSORS, 3), folder, str(folder), Split(images, None)):
+    for same in (COLOURS, np.flip(np.flip(FIRST, 2).copy(), 2), PICTURES, TENSORS, DataLoader(TENSORS, 3), folder, str(folder), Split(images, None)):
         assert str(door(model, same)) == str(door(model, images))
 
 

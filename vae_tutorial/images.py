@@ -515,7 +515,7 @@ def load_images(images: Any, size: int | tuple[int, int] | None = None, *,
     test = drawn_test if test is None else _own_part(load, "test", test, train, names)
     return ImageData(train, val, test, _title(images), "own", names)
 
-# %% ../nbs/e12_images.ipynb #00eeec20
+# %% ../nbs/e12_images.ipynb #0110863a
 def _settings_of(source, model):
     """Size and mode of a model for a folder of pictures; none for anything else."""
     shape: tuple[int, ...] = getattr(model, "input_shape", ())
@@ -545,7 +545,8 @@ def as_images(name: str, images: Any, model: Any) -> Any:
     if isinstance(images, Tensor) or not isinstance(images, _TAKEN):
         return images
     frame = Frame(**{"size": None} | _settings_of(images, model))
-    return torch.from_numpy(_load(name, images, None, frame, None, None, None, True)[0])
+    x, _ = _load(name, images, None, frame, None, None, None, True)
+    return torch.from_numpy(np.ascontiguousarray(x))
 
 # %% ../nbs/e12_images.ipynb #5e8fed57
 def warn_if_inverted(model: Any, x: Tensor) -> None:
