@@ -43,6 +43,7 @@ DATA = ImageData(LABELLED, Split(grey(4, seed=1), None), LABELLED, "mnist", "sam
 PAIR = {1: MODEL, 2: MODEL}
 TABLE = pd.DataFrame({"beta": [1.0], "loss": [1.0]})
 FOUR = np.arange(4)[:, None]
+RAMP = torch.linspace(0, 1, 9 * 12).reshape(9, *SHAPE)
 
 
 @pytest.fixture(autouse=True)
@@ -243,14 +244,25 @@ def test_images_that_are_none_are_refused_at_every_door(door):
         refused(TypeError, rf"{name} is {kind(IMAGES).dtype}, must be intensities in \[0, 1\] or uint8 grey values", call, kind(IMAGES))
     for shape in [(), (4,), (12,), (3, 4), (4, 12), (4, 1, 4, 3), (4, 3, 3, 4), (1, 4, 1, 3, 4)]:
         refused(ValueError, rf"{name} has shape \(.*\), must be .*1, 3, 4\)", call, torch.zeros(shape))
-    for wrong in (None, "mnist", 3, IMAGES.numpy(), DATA):
+    for wrong in (None, 3, DATA):
         refused(TypeError, f"{name} is {type(wrong).__name__}, must be a Tensor: ", call, wrong)
 
 
-@doors({name: OF_IMAGES[name] for name in ("posterior", "encodings", "reconstruction_at_mean", "log_weights", "evaluate")})
+OF_MANY = "posterior", "encodings", "reconstruction_at_mean", "log_weights", "evaluate"
+
+
+@doors({name: door for name, door in OF_IMAGES.items() if name not in OF_MANY})
+def test_one_image_or_a_pair_of_batches_is_a_tensor(door):
+    name, call = door
+    for wrong in ("mnist", IMAGES.numpy()):
+        refused(TypeError, f"{name} is {type(wrong).__name__}, must be a Tensor: ", call, wrong)
+
+
+@doors({name: OF_IMAGES[name] for name in OF_MANY})
 def test_a_split_is_looked_at_like_its_images(door):
     name, call = door
     assert str(call(Split(IMAGES, None))) == str(call(IMAGES))
+    refused(FileNotFoundError, f"{name} is 'mnist', must be a folder", call, "mnist")
     refused(ValueError, rf"{name} holds values from -1\.\d+ to -1\.\d+, must be", call, Split(IMAGES / 255 - 2, None))
     refused(TypeError, f"{name} is list, must be a Tensor: a Split such as data.test", call, Split([1, 2], None))
 
@@ -282,8 +294,8 @@ def test_what_is_no_generator_of_the_device_is_named(door):
 # --- pictures ------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("images, error, message", [
-    *[(torch.zeros(shape), ValueError, f"images has shape {shape}, must be (N, 1, H, W) or (N, H, W)")
-      for shape in ((28, 28), (2, 3, 28, 28), (0, 1, 28, 28), (784,), ())],
+    *[(torch.zeros(shape), ValueError, f"images has shape {shape}, must be (N, H, W) or (N, C, H, W), N > 0, with C of 1 (grey), 3 (RGB) or 4 (RGBA)")
+      for shape in ((28, 28), (2, 2, 28, 28), (2, 28, 28, 3), (0, 1, 28, 28), (784,), ())],
     *[(images, TypeError, f"images is {type(images).__name__}, must be a Tensor or an array of numbers")
       for images in (None, "digits", [[1, 2], [3]], {"images": 1}, np.array([object()]))],
     (torch.ones(1, 2, 2, dtype=torch.complex64), TypeError, "images is torch.complex64, must hold real numbers"),
@@ -446,9 +458,15 @@ def part(name, images):
 FIT = {
     "compiled": (dict(model=torch.compile(tiny())), TypeError,
                  "model is OptimizedModule, must be a LatentModel: pass the model itself; fit(..., compile=True)"),
-    "no data": (dict(data=grey(3)), TypeError, "data is Tensor, must be an ImageData: "),
-    "intensities": (dict(data=part("train", grey(9) / 255)), TypeError,
-                    "data.train.images is torch.float32, must be torch.uint8, grey values from 0 to 255: (255 * x).round().byte() makes them"),
+    "no data": (dict(data=None), TypeError, "data is NoneType, must be an ImageData: load_data and load_images give one"),
+    "a split": (dict(data=LABELLED), TypeError, "data is Split, must be an ImageData: "),
+    **{name: (dict(data=part("train", images)), TypeError, f"data.train.images is torch.float32 from {low} to {high}, must be torch.uint8, "
+                                                           f"grey values from 0 to 255: {line} makes them")
+       for name, images, low, high, line in [
+           ("intensities", RAMP, 0, 1, "(255 * x).round().byte()"), ("floats", 255 * RAMP, 0, 255, "x.round().byte()"),
+           ("normalised", 2 * RAMP - 1, -1, 1, "load_images(x, scale=(-1, 1))")]},
+    "classes from 1": (dict(data=replace(DATA, train=Split(grey(9), torch.arange(9) % 3 + 1))), ValueError,
+                       "data.train.labels go from 1 to 3, must be from 0 to 2, as data has class_names: labels - 1"),
     "zeros and ones": (dict(data=part("train", (grey(9) > 99).byte())), ValueError,
                        "data.train.images holds no other values than 0 and 1, must hold grey values from 0 to 255: 255 * images makes them"),
     "zeros and ones to validate": (dict(data=part("val", (grey(9) > 99).byte())), ValueError, "data.val.images holds no other values than 0 and 1"),

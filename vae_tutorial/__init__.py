@@ -12,7 +12,8 @@ __all__ = []
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["load_data", "ImageData", "Split", "show_images", "intensities", "binarize",
+__all__ = ["load_data", "load_images", "ImageData", "Split", "show_images",
+           "intensities", "binarize",
            "VAE", "ConvVAE", "Autoencoder", "elbo", "reconstruction_only",
            "fit", "Recipe", "History", "ShowReconstructions", "StopTraining",
            "ConstantBeta", "LinearBeta", "CosineBeta", "SigmoidBeta", "CyclicalBeta",
@@ -21,7 +22,7 @@ __all__ = ["load_data", "ImageData", "Split", "show_images", "intensities", "bin
            "LatentExplorer"]
 
 _HOMES = {
-    "data": "ImageData Split binarize intensities load_data",
+    "data": "ImageData Split binarize intensities load_data", "images": "load_images",
     "pictures": "show_images", "vae": "VAE elbo", "parallel": "StopTraining",
     "runs": "ConstantBeta Recipe",
     "training": "CosineBeta CyclicalBeta History LinearBeta ShowReconstructions "
@@ -40,6 +41,7 @@ if TYPE_CHECKING:       # for editors, which read code and do not run it
     from vae_tutorial.explorers import LatentExplorer
     from vae_tutorial.generation import interpolate, manifold_grid, traverse
     from vae_tutorial.grid import sweep
+    from vae_tutorial.images import load_images
     from vae_tutorial.latent_space import encodings, tsne
     from vae_tutorial.parallel import StopTraining
     from vae_tutorial.pictures import show_images

@@ -29,10 +29,10 @@ class Split:
 
     Attributes
     ----------
-    images : Tensor, uint8, shape (N, 1, 28, 28)
-        Grey values as stored, 0 (empty) to 255.
-    labels : Tensor, int64, shape (N,)
-        The class of each image, 0 to 9; None if it is unknown.
+    images : Tensor, uint8, shape (N, channels, height, width)
+        Grey values as stored, 0 (empty) to 255; of colours, so much of each.
+    labels : Tensor, int64, shape (N,), or None
+        The class of each image, from 0.
     """
     images: Tensor
     labels: Tensor
@@ -60,9 +60,9 @@ class ImageData:
     test : Split or None
         Kept shut until everything is chosen; None in the pooled split.
     name, source : str
-        Such as "mnist"; "full", or "sample" for the images inside the package.
+        Such as "mnist"; "full", "sample" for the images inside the package, or "own".
     class_names : tuple of str
-        What the labels 0 to 9 mean.
+        What the labels mean; empty without labels.
     """
     train: Split
     val: Split
@@ -70,6 +70,11 @@ class ImageData:
     name: str
     source: str
     class_names: tuple[str, ...]
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of one image, (channels, height, width), as models take it."""
+        return tuple(self.train.images.shape[1:])
 
     def __repr__(self) -> str:
         parts = {"train": self.train, "val": self.val, "test": self.test}

@@ -20,6 +20,7 @@ from .checks import (check_finite, check_images, check_kind, check_number,
                                  check_same_shape, check_seed, check_whole)
 from .data import Split
 from .devices import memory_named, widen
+from .images import as_images, warn_if_inverted
 from .vae import (BaseVAE, LatentModel, as_input, evaluating, kl_divergence,
                               pixel_loss)
 
@@ -63,7 +64,7 @@ def reconstruction_at_mean(model: LatentModel, images: Split | Tensor, *,
     """
     check_kind("model", model, LatentModel, "it needs code and decode")
     batch_size, cost = check_whole("batch_size", batch_size), _summed(likelihood)
-    real = likelihood not in _BOUNDED
+    real, images = likelihood not in _BOUNDED, as_images("images", images, model)
     images, parts = check_images("images", images, model.input_shape, real), []
     with evaluating(model):
         for part in images.split(batch_size):
@@ -84,9 +85,11 @@ def posterior(model: BaseVAE, images: Split | Tensor,
         On any device and in any mode, which are left as they were.
     images : Split, or Tensor of shape (N, *input_shape)
         Grey values (uint8) or intensities, of which `batch_size` are taken at a time.
+        Of what else `load_images` takes, all images in their order.
     """
     check_kind("model", model, BaseVAE, "a point is no q(z | x), see model.code")
     batch_size = check_whole("batch_size", batch_size)
+    images = as_images("images", images, model)
     images = check_images("images", images, model.input_shape)
     with evaluating(model):
         parts = [model.encode(as_input(x, model)) for x in images.split(batch_size)]
@@ -173,6 +176,7 @@ def log_weights(model: BaseVAE, split: Split | Tensor, n_samples: int = 64, *,
     `evaluate`. The mean over draws estimates the ELBO of an image, `importance_bound`
     sharper bounds.
     """
+    split = as_images("split", split, model)
     stream = _stream(model, split, n_samples, likelihood, seed, at_once, progress)
     return torch.cat([log_w for *_, log_w in stream])
 
@@ -310,12 +314,15 @@ def evaluate(model: BaseVAE, split: Split | Tensor, *, n_samples: int = 64,
     progress : bool
         Whether to show a progress bar.
     """
-    cost = _summed(likelihood)
+    cost, split = _summed(likelihood), as_images("split", split, model)
     stream = _stream(model, split, n_samples, likelihood, seed, at_once, progress)
     parts = [_of_images(model, cost, *images) for images in stream]
     found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     names = ("loss", "distortion", "rate", "reconstruction", "nll")
     n = len(found["mu"])
+    if likelihood in _BOUNDED:
+        few = check_images("split", split, model.input_shape)[:min(at_once or 64, 64)]
+        warn_if_inverted(model, as_input(few, model))
     of_loss = (found["variance"].mean() / n).sqrt().item()
     of_nll = _spread_of_bound(found["halves"], found["quarters"])
     return Evaluation(

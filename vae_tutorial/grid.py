@@ -30,6 +30,7 @@ from .data import ImageData, Split, intensities
 from .devices import as_device, at_precision, memory_named
 from .files import (check_same, clear_parts, expanded, fingerprint,
                                 read_json, write_bytes, write_json)
+from .images import as_image_data
 from .runs import (TrainingDiverged, begin, beta_at, check_data,
                                check_gradient, describe, new_optimizer, new_scheduler,
                                settled)
@@ -263,7 +264,7 @@ def _train(data, members, at_once, bar):
                 _train_run(data, member, bar)
 
 # %% ../nbs/e09_grid.ipynb #1e268e24
-def sweep(data: ImageData, grid: dict[str, list], *, folder: str | Path,
+def sweep(data: ImageData | Any, grid: dict[str, list], *, folder: str | Path,
           model_class: type[LatentModel] = VAE, at_once: int = 1, progress: bool = True,
           **settings: Any) -> pd.DataFrame:
     """Train one model for every combination of settings; a table with one row per run.
@@ -302,6 +303,7 @@ def sweep(data: ImageData, grid: dict[str, list], *, folder: str | Path,
         that diverged, whose figures are NaN; and the `path` of its model.
     """
     at_once, folder = check_whole("at_once", at_once), expanded(folder, "folder")
+    data = as_image_data(data)
     grid = {name: _listed(values) for name, values in grid.items()}
     shared = _complete(model_class, grid, plain(settings))
     members = _members(folder, grid, shared, model_class, data)

@@ -24,6 +24,7 @@ from .checks import (check_choice, check_images, check_kind, check_labels,
                                  check_number, check_points, check_seed, check_whole)
 from .data import Split
 from .devices import widen
+from .images import as_images
 from .vae import LatentModel, as_input, evaluating
 
 _Points = Tensor | ArrayLike
@@ -38,6 +39,7 @@ def encodings(model: LatentModel, images: Split | Tensor,
     """
     check_kind("model", model, LatentModel, "it gives each image a code")
     batch_size = check_whole("batch_size", batch_size)
+    images = as_images("images", images, model)
     images = check_images("images", images, model.input_shape)
     with evaluating(model):
         parts = [model.code(as_input(part, model)) for part in images.split(batch_size)]

@@ -32,8 +32,8 @@ def tile(images: Tensor, columns: int, gap: int = 0, below: int = 0,
     return grid[:len(grid) - gap, :grid.shape[1] - gap]
 
 # %% ../nbs/e04_pictures.ipynb #1b34c36a
-def _as_grey(images: Any) -> Tensor:
-    """Images as intensities (N, H, W) on the CPU, or an error that says why not."""
+def _as_pixels(images: Any) -> Tensor:
+    """Images as intensities (N, C, H, W) on the CPU, or an error that says why not."""
     if not isinstance(images, Tensor):
         try:        # a copy, because torch takes no array that is reversed or read-only
             images = torch.from_numpy(np.array(images))
@@ -41,21 +41,32 @@ def _as_grey(images: Any) -> Tensor:
             raise TypeError(f"images is {type(images).__name__}, must be a Tensor or "
                             f"an array of numbers: {error}") from error
     images = images.detach().cpu()
-    flat = images.ndim == 3 or images.ndim == 4 and images.shape[1] == 1
-    if not flat or not images.numel():
-        raise ValueError(f"images has shape {tuple(images.shape)}, must be "
-                         "(N, 1, H, W) or (N, H, W), N > 0: one image is images[None]")
+    images = images[:, None] if images.ndim == 3 else images
+    if images.ndim != 4 or images.shape[1] not in (1, 3, 4) or not images.numel():
+        raise ValueError(f"images has shape {tuple(images.shape)}, must be (N, H, W) "
+                         "or (N, C, H, W), N > 0, with C of 1 (grey), 3 (RGB) or 4 "
+                         "(RGBA): one image is images[None], and where channels come "
+                         "last it is np.moveaxis(images, -1, 1)")
     if images.is_complex():
         raise TypeError(f"images is {images.dtype}, must hold real numbers")
-    grey = images.reshape(len(images), *images.shape[-2:]).float()
+    pixels = images.float()
     if images.dtype == torch.uint8:
-        return grey / 255
-    low, high = grey.aminmax()
+        return pixels / 255
+    low, high = pixels.aminmax()
     if not (low >= -1e-4 and high <= 1 + 1e-4):
         raise ValueError(f"images has values from {low:g} to {high:g}, must be "
                          "intensities from 0 to 1, or uint8 grey values: "
                          "x / 255 or x.byte()")
-    return grey
+    return pixels
+
+# %% ../nbs/e04_pictures.ipynb #b81e0f5c
+def _grid(pixels: Tensor, columns: int, gap: int, below: int) -> Tensor:
+    """One picture of images (N, C, H, W): (H, W) if they are grey, else RGBA."""
+    if pixels.shape[1] == 1:
+        return tile(pixels[:, 0], columns, gap, below)
+    opaque = torch.ones_like(pixels[:, :1])
+    layers = torch.cat([pixels, opaque], dim=1)[:, :4].clamp(0, 1).unbind(1)
+    return torch.stack([tile(each, columns, gap, below, 0) for each in layers], dim=-1)
 
 # %% ../nbs/e04_pictures.ipynb #bab6c3a6
 def _entries(name: str, entries: Any, most: int, fewest: int = 0) -> list[Any]:
@@ -71,13 +82,14 @@ def _entries(name: str, entries: Any, most: int, fewest: int = 0) -> list[Any]:
 def show_images(images: Tensor | ArrayLike, labels: Collection[Any] | None = None,
                 columns: int = 10, title: str | None = None, ax: Axes | None = None,
                 row_labels: Collection[str] | None = None, gap: int = 2,
-                size: float = 0.6) -> Axes:
+                size: float = 0.6, cmap: str = "gray_r") -> Axes:
     """Draw images as one grid, filled row by row.
 
     Parameters
     ----------
-    images : Tensor or array, shape (N, 1, H, W) or (N, H, W)
-        Grey values (uint8, 0 to 255) or intensities (0 to 1).
+    images : Tensor or array, shape (N, C, H, W) or (N, H, W)
+        Grey values (uint8, 0 to 255) or intensities (0 to 1); of 1 channel (grey), 3
+        (RGB) or 4 (RGBA).
     labels, row_labels, title : optional
         What to write below each image, left of each row, and above the grid.
     columns, gap : int
@@ -86,9 +98,12 @@ def show_images(images: Tensor | ArrayLike, labels: Collection[Any] | None = Non
         Where to draw; by default a new figure of a fitting size.
     size : float, 0.01 to 20
         Width of one image in a new figure, in inches.
+    cmap : str
+        Matplotlib's map of greys to colours: ink is dark, as on paper. "gray" draws
+        photographs, in which white is light.
     """
-    grey = _as_grey(images)
-    count, height, width = grey.shape
+    pixels = _as_pixels(images)
+    count, _, height, width = pixels.shape
     columns = min(check_whole("columns", columns), count)
     gap, size = check_whole("gap", gap, 0, 100), check_number("size", size, 0.01, 20)
     if ax is not None:
@@ -97,16 +112,16 @@ def show_images(images: Tensor | ArrayLike, labels: Collection[Any] | None = Non
     most = math.ceil(count / columns)
     rows = [] if row_labels is None else _entries("row_labels", row_labels, most)
     below = 0 if labels is None else height // 3
-    grid = tile(grey, columns, gap, below)
+    grid = _grid(pixels, columns, gap, below)
     if ax is None:
-        tall, wide = (pixels * (size / width) for pixels in grid.shape)
+        tall, wide = (side * (size / width) for side in grid.shape[:2])
         tall += 0.3 if title else 0
         if max(wide, tall) * plt.rcParams["figure.dpi"] >= 2**16:
             raise ValueError("images in this many rows and columns need a figure of "
                              f"{wide:.0f} × {tall:.0f} inches, too large to draw: "
                              "must be fewer images or a smaller size")
         _, ax = plt.subplots(figsize=(wide, tall))
-    ax.imshow(grid.numpy(), cmap="gray_r", vmin=0, vmax=1)
+    ax.imshow(grid.numpy(), cmap=cmap, vmin=0, vmax=1)
     ax.set(xticks=[], yticks=[], title=title)
     ax.spines[:].set_visible(False)
     ax.grid(False)

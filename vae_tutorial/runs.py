@@ -592,22 +592,43 @@ def in_words(recipe: Any, model: LatentModel, epochs: int) -> dict[str, Any]:
         words["epochs"] = epochs             # the shape of the schedule depends on it
     return words
 
+# %% ../nbs/e06_runs.ipynb #7d20c9e4
+def _check_part(name: str, part: Any, shape: tuple, n_classes: int) -> None:
+    """Raise unless images can be trained on, and their labels are classes."""
+    images, labels = part.images, part.labels
+    if isinstance(images, Tensor) and images.is_floating_point() and images.numel():
+        low, high = (end.item() for end in images.detach().aminmax())
+        line = ("(255 * x).round().byte()" if 0 <= low <= high <= 1 else
+                "x.round().byte()" if 0 <= low <= high <= 255 else
+                f"load_images(x, scale=({low:g}, {high:g}))")
+        raise TypeError(f"{name}.images is {images.dtype} from {low:g} to {high:g}, "
+                        "must be torch.uint8, grey values from 0 to 255: "
+                        f"{line} makes them")
+    check_images(f"{name}.images", images, shape)
+    if not len(images):
+        raise ValueError(f"{name}.images holds no images, must hold at least one")
+    if images.max() == 1:
+        raise ValueError(f"{name}.images holds no other values than 0 and 1, must hold "
+                         "grey values from 0 to 255: 255 * images makes them")
+    if len(images) > 1 and torch.equal(images[1:], images[:-1]):
+        warnings.warn(f"{name}.images holds the same image {len(images):,} times: was "
+                      "every one of them read?", stacklevel=6)
+    if isinstance(labels, Tensor) and len(labels) and n_classes:
+        low, high = int(labels.min()), int(labels.max())
+        if not 0 <= low <= high < n_classes:
+            mend = ": labels - 1" if (low, high) == (1, n_classes) else ""
+            raise ValueError(f"{name}.labels go from {low} to {high}, must be from 0 "
+                             f"to {n_classes - 1}, as data has class_names{mend}")
+
+
 # %% ../nbs/e06_runs.ipynb #00cf4c5b
 def check_data(model: LatentModel, data: ImageData, batch_size: int = 1) -> None:
     """Raise unless a model can be trained on these images."""
     check_kind("model", model, LatentModel, "such as VAE()")
-    check_kind("data", data, ImageData, "see vae_tutorial.data.load_data")
+    check_kind("data", data, ImageData, "load_data and load_images give one")
     for part in ("train", "val"):
-        name, images = f"data.{part}.images", getattr(data, part).images
-        check_images(name, images, model.input_shape)
-        if images.dtype != torch.uint8:
-            raise TypeError(f"{name} is {images.dtype}, must be torch.uint8, grey "
-                            "values from 0 to 255: (255 * x).round().byte() makes them")
-        if not len(images):
-            raise ValueError(f"{name} holds no images, must hold at least one")
-        if images.max() == 1:
-            raise ValueError(f"{name} holds no other values than 0 and 1, must hold "
-                             "grey values from 0 to 255: 255 * images makes them")
+        _check_part(f"data.{part}", getattr(data, part), model.input_shape,
+                    len(data.class_names))
     one_left = batch_size == 1 or len(data.train) % batch_size == 1
     if one_left and any(isinstance(each, nn.BatchNorm1d) for each in model.modules()):
         raise ValueError(f"batch_size is {batch_size}, which leaves a last batch of "

@@ -23,6 +23,7 @@ from .checks import (check_kind, check_number, check_seed, check_whole,
                                  moved)
 from .data import ImageData, intensities, show_images
 from .devices import as_device, memory_named
+from .images import as_image_data
 from .parallel import module_of
 from .runs import ConstantBeta as ConstantBeta
 from .runs import Recipe, Record, begin, check_ramp, finishing, under_way
@@ -237,7 +238,7 @@ def batches(images: Tensor, batch_size: int,
         yield intensities(images[index])
 
 # %% ../nbs/02_training.ipynb #5e776f8a
-def fit(model: LatentModel, data: ImageData, epochs: int, *,
+def fit(model: LatentModel, data: ImageData | Any, epochs: int, *,
         objective: Callable[..., Elbo] = elbo, batch_size: int = 128,
         lr: float | None = None, beta: float | Callable[[float], float] = 1.0,
         lr_schedule: str | Callable = "constant",
@@ -252,7 +253,7 @@ def fit(model: LatentModel, data: ImageData, epochs: int, *,
     ----------
     model : LatentModel
         Moved to the device and left there.
-    data : ImageData
+    data : ImageData, or what `load_images` takes
         Its `train` and `val`; `test` is not touched.
     epochs : int
         Passes over the training images, those of a resumed run included.
@@ -284,6 +285,7 @@ def fit(model: LatentModel, data: ImageData, epochs: int, *,
     """
     device, recipe = as_device(device), Recipe(objective, batch_size, lr, beta,
                                                lr_schedule, optimizer, precision, seed)
+    data = as_image_data(data, model)
     with memory_named(device, f"batch_size, which is {batch_size}, or the model"):
         run = begin(model, data, epochs, recipe, device, History(), patience)
         with under_way(run, callbacks, checkpoint, resume, compile, progress) as (
