@@ -89,7 +89,7 @@ class SigmoidBeta(LinearBeta):
 
 @dataclass(frozen=True)
 class CyclicalBeta:
-    """`ramp`, started again every `period` epochs, `cycles` times; the last one is not reset.
+    """`ramp`, started again every `period` epochs, `cycles` times; the last one stays.
 
     Fu et al. (2019), "Cyclical Annealing Schedule".
     """
