@@ -48,7 +48,9 @@ def _centred(ink):
     small = _resize(box, *sides)
     masses = [small.sum(axis) @ np.arange(side) / small.sum()
               for axis, side in zip((1, 0), sides)]
-    top, left = (_round(_SIDE / 2 - np.array(masses))).clip(0, _SIDE - sides)
+    # what is symmetric lies between two pixels, and must not fall to one by rounding
+    place = _round(_SIDE / 2 - 1e-6 - np.array(masses))
+    top, left = place.clip(0, _SIDE - sides)
     field = np.zeros((_SIDE, _SIDE), dtype=np.uint8)
     field[top:top + sides[0], left:left + sides[1]] = _round(small * (255 / small.max()))
     return field

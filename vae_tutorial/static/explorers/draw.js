@@ -1,6 +1,6 @@
 // DrawExplorer: a sheet to draw on; what the reader draws is made into an image as MNIST was, encoded, and decoded again.
 
-const PAD_HINT = "Draw with mouse or finger. Or move the pen with the arrow keys, faster with Shift; the space bar puts it down and lifts it.";
+const PAD_HINT = "Draw with mouse or finger, or with the arrow keys: the space bar sets the pen down and lifts it.";
 const MARGIN = PEN + 2 / SHEET;                 // the pen stays on the sheet
 const APART = 0.006, KEY_STEP = 1 / 28;         // least way between two points of a stroke, and that of an arrow key, in sides
 const NEAREST = 10, PAUSE = 600;                // digits shown; milliseconds of rest before what is seen is also said
@@ -149,7 +149,7 @@ function drawingSheet(model, say) {
 function imagePair() {
   const shape = [1, SIDE, SIDE], blank = new Float32Array(SIDE * SIDE), seen = imageCanvas(shape, ""), again = imageCanvas(shape, "");
   const figure = (canvas, text) => element("figure", {}, canvas, element("figcaption", {}, text));
-  const box = element("div", { class: "vae-pair" }, figure(seen, "as the model sees it"), figure(again, "its reconstruction"));
+  const box = element("div", { class: "vae-seen" }, figure(seen, "what it sees"), figure(again, "what it makes of it"));
   return { box, show(found) {
     paint(seen, found?.image ?? blank);
     paint(again, found?.again ?? blank);
@@ -161,21 +161,21 @@ function imagePair() {
 /** Both terms of the bound, and their sum among those of the test digits. */
 function costs(model) {
   const known = [...unpackRows(model.get("costs"), 1)].map(([cost]) => cost), top = 1.15 * Math.max(...known);
-  const values = ["−log p(x | z) at z = μ", "KL to the prior", "together"].map((name) => [element("dt", {}, name), element("dd", {})]);
+  const values = ["reconstruction, at z = μ", "KL from the prior", "together"].map((name) => [element("dt", {}, name), element("dd", {})]);
   const place = (cost) => 100 * Math.min(1, cost / top);
   const ticks = known.map((cost) => svgElement("line", { x1: place(cost), x2: place(cost), y1: 4, y2: 12 }));
   const mark = element("span", { class: "vae-mark" });
   const rug = element("div", { class: "vae-rug" }, svgElement("svg", { viewBox: "0 0 100 12", preserveAspectRatio: "none", "aria-hidden": true }, ...ticks), mark);
   const said = element("p", { class: "vae-kept" });
-  const box = element("div", { class: "vae-costs" }, heading("What it costs to say"), element("dl", {}, ...values.flat()), rug, said);
+  const box = element("div", { class: "vae-costs" }, heading("What it costs"), element("dl", {}, ...values.flat()), rug, said);
   return { box, show(found) {
     const told = found ? [found.reconstruction, found.kl, found.reconstruction + found.kl] : [];
     values.forEach(([, value], i) => { value.textContent = found ? nats(told[i]) : "–"; });
     mark.hidden = !found;
     mark.style.left = `${place(told[2] ?? 0)}%`;
     const fewer = known.filter((cost) => cost < told[2]).length;
-    said.textContent = found ? `More than ${Math.floor(100 * fewer / known.length)} % of ${known.length} test digits, of which each is a tick.`
-                             : `Each tick is the cost of one of ${known.length} test digits.`;
+    said.textContent = found ? `More than ${Math.floor(100 * fewer / known.length)} % of the ${known.length} test digits (the ticks)`
+                             : `The ticks are ${known.length} test digits.`;
   } };
 }
 
@@ -185,7 +185,7 @@ async function nearestDigits(model) {
   const labels = bytes(model.get("point_labels")), names = model.get("class_names"), colors = model.get("class_colors");
   const canvases = Array.from({ length: Math.min(NEAREST, images.length) }, () => imageCanvas(shape)), captions = canvases.map(() => element("figcaption", {}));
   const row = element("div", { class: "vae-near", role: "img" }, ...canvases.map((canvas, i) => element("figure", {}, canvas, captions[i])));
-  return { box: element("div", {}, heading("The nearest test digits, by code"), row), names: (found) => found.near.map((i) => names[labels[i]]), show(found) {
+  return { box: element("div", { class: "vae-kin" }, heading("The nearest test digits, by code"), row), names: (found) => found.near.map((i) => names[labels[i]]), show(found) {
     canvases.forEach((canvas, place) => {
       const i = found?.near[place];
       paint(canvas, images[i] ?? blank);
@@ -202,7 +202,7 @@ function posteriorPlane(model) {
   const over = svgElement("svg", { viewBox: `${-reach} ${-reach} ${2 * reach} ${2 * reach}` });
   const box = element("div", { class: "vae-plane vae-codes", role: "img" }, canvas, over), readout = element("output", { class: "vae-readout" });
   drawPoints(canvas, codes, Array.from(bytes(model.get("point_labels")), (label) => colors[label]), reach, 6);
-  return { box: element("div", {}, heading("The posterior, over the codes of the test digits"), box, readout, legend(model.get("class_names"), colors)), show(found) {
+  return { box: element("div", { class: "vae-posterior" }, heading("The posterior, among the test digits"), box, readout, legend(model.get("class_names"), colors)), show(found) {
     over.replaceChildren();
     readout.textContent = found ? `μ = (${found.mu.map((m) => signed(m)).join(", ")}), σ = (${found.sigma.map((s) => signed(s)).join(", ")})` : "no drawing yet";
     box.setAttribute("aria-label", readout.textContent);
@@ -210,7 +210,7 @@ function posteriorPlane(model) {
     const [cx, y] = found.mu.map((m) => clamp(m, reach)), cy = -y;
     const lines = found.near.map((i) => svgElement("line", { x1: cx, y1: cy, x2: codes[i][0], y2: -codes[i][1] }));
     const rings = [2, 1].map((times) => svgElement("ellipse", { cx, cy, rx: times * found.sigma[0], ry: times * found.sigma[1] }));
-    over.append(...lines, ...rings, svgElement("circle", { cx, cy, r: 0.02 * reach }));
+    over.append(...lines, ...rings, svgElement("circle", { cx, cy, r: 0.028 * reach }));
   } };
 }
 
@@ -226,22 +226,24 @@ function posteriorBars(model) {
   const band = svgElement("rect", { class: "vae-band", width, y: up(1), height: up(-1) - up(1) }), bars = svgElement("g");
   const origin = svgElement("g", { transform: `translate(${left} 0)` }, band, ...levels, bars);
   const chart = svgElement("svg", { class: "vae-bars", viewBox: `0 0 ${left + width} ${height}`, role: "img" }, origin);
-  const text = "μ as a bar and ± σ around its end, in the order of the KL; the band is the prior’s ± σ. Grey dimensions are inactive.";
-  return { box: element("div", {}, heading("The posterior"), chart, element("p", { class: "vae-hint" }, text)), show(found) {
+  const text = `For each dimension, in the order of the KL, μ as a bar and ± σ around its end. The grey band is the prior’s ± σ.${
+    active.every(Boolean) ? "" : " Pale dimensions are not active."}`;
+  return { box: element("div", { class: "vae-posterior" }, heading("The posterior"), chart, element("p", { class: "vae-hint" }, text)), show(found) {
     const told = found ? order.map((d) => `z${d}: μ = ${signed(found.mu[d])}, σ = ${signed(found.sigma[d])}`) : [];
     chart.setAttribute("aria-label", found ? `the posterior. ${told.join("; ")}` : "no drawing yet");
     bars.replaceChildren(...(found ? order : []).map((d, i) => {
       const x = (i + 0.2) * step, mu = found.mu[d], sigma = found.sigma[d], [high, low] = [up(mu + sigma), up(mu - sigma)];
       return svgElement("g", { class: active[d] ? "" : "vae-dead" }, svgElement("title", {}, told[i]),
         svgElement("rect", { class: "vae-mean", x, width: wide, y: Math.min(up(0), up(mu)), height: Math.abs(up(0) - up(mu)) }),
-        svgElement("rect", { class: "vae-sigma", x: x - 0.1 * step, width: 0.8 * step, y: high, height: Math.max(1, low - high) }));
+        svgElement("rect", { class: "vae-sigma", x: x + 0.2 * step, width: 0.2 * step, y: high, height: low - high }),
+        svgElement("rect", { class: "vae-sigma", x: x - 0.1 * step, width: 0.8 * step, y: up(mu) - 1.25, height: 2.5 }));
     }));
   } };
 }
 
 async function render({ model, el, signal }) {
   const know = await openModel(model), near = await nearestDigits(model), cost = costs(model), pair = imagePair();
-  const posterior = model.get("order").length === 2 ? posteriorPlane(model) : posteriorBars(model);
+  const plane = model.get("order").length === 2, posterior = plane ? posteriorPlane(model) : posteriorBars(model);
   const spoken = element("p", { class: "vae-spoken", "aria-live": "polite" }), sayings = {};
   let timer = 0;
   const say = (what, text) => {      // what moves all the time is said when it rests
@@ -257,7 +259,9 @@ async function render({ model, el, signal }) {
     [pair, cost, near, posterior].forEach((part) => part.show(found));
     say("found", found ? `Nearest test digits ${near.names(found).join(", ")}. Reconstruction ${nats(found.reconstruction)}, KL ${nats(found.kl)}.` : "The sheet is empty.");
   });
-  el.append(frame("draw", sheet, element("div", { class: "vae-told" }, pair.box, cost.box), near.box, posterior.box, spoken));
+  // two columns of about the same height; where there is room for one alone, the style sheet gives the order
+  const [left, right] = plane ? [[near.box, cost.box], [pair.box, posterior.box]] : [[near.box], [pair.box, cost.box, posterior.box]];
+  el.append(frame("draw", element("div", { class: "vae-column" }, sheet, ...left), element("div", { class: "vae-column" }, ...right), spoken));
 }
 
 export default { render: withSignal(render) };

@@ -70,7 +70,8 @@ function centred(ink, width = SHEET) {
   const [rows, columns] = [tall, wide].map((side) => Math.max(1, Math.round(side * (BOX / Math.max(tall, wide)))));
   const small = resizeBox(ink, width, box, rows, columns), whole = small.reduce((sum, grey) => sum + grey, 0), brightest = Math.max(...small);
   const mass = (position) => small.reduce((sum, grey, i) => sum + grey * position(i), 0) / whole;
-  const place = (at, side) => Math.min(SIDE - side, Math.max(0, Math.round(SIDE / 2 - at)));
+  // what is symmetric lies between two pixels, and must not fall to one by rounding
+  const place = (at, side) => Math.min(SIDE - side, Math.max(0, Math.round(SIDE / 2 - 1e-6 - at)));
   const top = place(mass((i) => Math.floor(i / columns)), rows), left = place(mass((i) => i % columns), columns);
   const field = new Uint8Array(SIDE * SIDE);
   small.forEach((grey, i) => { field[(top + Math.floor(i / columns)) * SIDE + left + i % columns] = Math.round(grey * (255 / brightest)); });
