@@ -22,8 +22,9 @@ from vae_tutorial.widgets import Encoder, front_end
 DIGITS = load_data("mnist", source="sample").test
 SEVEN = [[(0.3, 0.2), (0.7, 0.2), (0.45, 0.8)], [(0.42, 0.5), (0.66, 0.5)]]
 DRAWINGS = {
-    "seven": SEVEN, "dot": [[(0.1, 0.9)]], "dots": [[(0.2, 0.2)], [(0.8, 0.75)]], "level": [[(0.2, 0.5), (0.9, 0.5)]], "upright": [[(0.5, 0.1), (0.5, 0.9)]],
-    "in a corner": [[(0.06, 0.06), (0.2, 0.3), (0.06, 0.2)]], "the same point twice": [[(0.5, 0.5), (0.5, 0.5), (0.6, 0.7)]],
+    "seven": SEVEN, "dot": [[(0.1, 0.9)]], "dots": [[(0.2, 0.2)], [(0.8, 0.75)]], "level": [[(0.2, 0.5), (0.9, 0.5)]],
+    "upright": [[(0.5, 0.1), (0.5, 0.9)]], "in a corner": [[(0.06, 0.06), (0.2, 0.3), (0.06, 0.2)]],
+    "the same point twice": [[(0.5, 0.5), (0.5, 0.5), (0.6, 0.7)]],
     **{f"scribble {seed}": (0.05 + 0.9 * torch.rand(3, 6, 2, generator=torch.Generator().manual_seed(seed))).tolist() for seed in range(8)}}
 NOISE = np.random.default_rng(0).normal(0, 0.02, (200, 200))
 
@@ -51,8 +52,10 @@ def photographed(digit):
 
 # a picture of a digit, how far its code may be from the digit's, as a share of the mean distance of two digits
 PICTURES = {"as it is": (lambda d: d, 0.05), "enlarged": (enlarged, 0.05), "inverted": (lambda d: 255 - d, 0.05),
-            "shifted": (lambda d: np.roll(framed(d), (-30, 40), (0, 1)), 0.05), "framed and grey": (lambda d: 200 - framed(enlarged(d)) // 2, 0.05),
-            "smooth": (lambda d: enlarged(d, 5, Image.Resampling.BICUBIC), 0.3), "photograph": (photographed, 0.35)}
+            "shifted": (lambda d: np.roll(framed(d), (-30, 40), (0, 1)), 0.05),
+            "framed and grey": (lambda d: 200 - framed(enlarged(d)) // 2, 0.05),
+            "smooth": (lambda d: enlarged(d, 5, Image.Resampling.BICUBIC), 0.3),
+            "photograph": (photographed, 0.35)}
 
 
 @pytest.mark.parametrize("kind", PICTURES)
@@ -89,19 +92,21 @@ def test_every_form_of_a_picture_is_taken(tmp_path):
     clear = Image.new("RGBA", image.size)         # black ink on nothing
     clear.putalpha(Image.fromarray(255 - picture))
     colours = np.repeat(picture[..., None], 3, axis=-1)
-    for form in (tmp_path / "seven.png", str(tmp_path / "turned.png"), image, clear, torch.from_numpy(picture), torch.from_numpy(picture)[None] / 255, picture / 255,
+    tensor = torch.from_numpy(picture)
+    for form in (tmp_path / "seven.png", str(tmp_path / "turned.png"), image, clear, tensor, tensor[None] / 255, picture / 255,
                  picture[..., None], colours, torch.from_numpy(colours).movedim(-1, 0), picture[:, ::-1][:, ::-1]):
         assert (prepare_image(form).int() - wanted.int()).abs().max() <= 1
     assert (prepare_image(picture < 128).int() - wanted.int()).abs().max() <= 64        # without the grey of the edges
 
 
-@pytest.mark.parametrize("picture, message", [
-    *[(blank, "picture has no ink: .* must show one digit") for blank in (np.zeros((5, 5)), np.ones((60, 40)), (0.7 + NOISE).clip(0, 1))],
-    *[(wrong, r"picture is .* must be a path, a PIL image, or numbers of shape \(H, W\)") for wrong in (np.arange(3), np.zeros((0, 5)), None, np.zeros((2, 9, 9)))],
-    *[(wrong, "picture has values from .* must be grey values in uint8 or intensities") for wrong in (np.arange(9).reshape(3, 3), np.eye(9) - 0.1, np.full((3, 3), NAN))],
+@pytest.mark.parametrize("message, pictures", [
+    ("picture has no ink: .* must show one digit", [np.zeros((5, 5)), np.ones((60, 40)), (0.7 + NOISE).clip(0, 1)]),
+    (r"picture is .* must be a path, .* or numbers of shape \(H, W\)", [np.arange(3), np.zeros((0, 5)), None, np.zeros((2, 9, 9))]),
+    ("picture has values from .* must be grey values in uint8", [np.arange(9).reshape(3, 3), np.eye(9) - 0.1, np.full((3, 3), NAN)]),
 ])
-def test_picture_that_is_none_is_refused(picture, message):
-    refused(ValueError, message, prepare_image, picture)
+def test_picture_that_is_none_is_refused(message, pictures):
+    for picture in pictures:
+        refused(ValueError, message, prepare_image, picture)
 
 
 # --- the encoder in the browser ---
@@ -116,7 +121,8 @@ class CustomVAE(BaseVAE, Custom):
 
 def encode_in_javascript(model, x, folder):
     encoder = Encoder(model)
-    state = {name: getattr(encoder, name) for name in ("layers", "weights", "image_shape")} | {"images": x.movedim(1, -1).flatten(1).double().tolist()}
+    state = {name: getattr(encoder, name) for name in ("layers", "weights", "image_shape")}
+    state["images"] = x.movedim(1, -1).flatten(1).double().tolist()         # pixel by pixel
     script = """const { images, ...encoder } = given, encode = buildEncoder(encoder);
         answer(Buffer.concat(images.map((x) => Buffer.from(encode(x).slice().buffer))));"""
     return floats(in_node(folder, front_end("network.js") + script, state), len(x), -1).chunk(2, dim=1)
@@ -134,8 +140,8 @@ def test_javascript_encodes_as_pytorch_does(name, tmp_path):
 @pytest.mark.parametrize("model", [
     VAE(input_shape=(1, 5, 9), hidden_dims=(7, 6), latent_dim=3), VAE(input_shape=(3, 2, 5), hidden_dims=(), latent_dim=1),
     ConvVAE(input_shape=(1, 13, 18), channels=(4, 6), latent_dim=3), ConvVAE(input_shape=(4, 7, 6), channels=(4,), latent_dim=2),
-    CustomVAE(nn.Conv2d(3, 4, 3, bias=False), normalised(4), nn.SiLU(), nn.Dropout2d(), nn.Conv2d(4, 5, 2, stride=(1, 2)), nn.ELU(), nn.Flatten(),
-              nn.Linear(40, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 4), input_shape=(3, 7, 7)),
+    CustomVAE(nn.Conv2d(3, 4, 3, bias=False), normalised(4), nn.SiLU(), nn.Dropout2d(), nn.Conv2d(4, 5, 2, stride=(1, 2)), nn.ELU(),
+              nn.Flatten(), nn.Linear(40, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 4), input_shape=(3, 7, 7)),
 ], ids=lambda model: type(model).__name__)
 def test_javascript_encodes_odd_sizes_and_colours(model, tmp_path):
     with torch.no_grad():
@@ -148,14 +154,15 @@ def test_javascript_encodes_odd_sizes_and_colours(model, tmp_path):
 
 
 def test_layer_of_the_encoder_that_the_browser_does_not_know_is_named():
-    refused(TypeError, "model.encoder holds a GELU layer, must be made of", Encoder, CustomVAE(nn.Flatten(), nn.GELU(), input_shape=(1, 2, 2)))
+    unknown = CustomVAE(nn.Flatten(), nn.GELU(), input_shape=(1, 2, 2))
+    refused(TypeError, "model.encoder holds a GELU layer, must be made of", Encoder, unknown)
 
 
 # --- strokes ---
 
 def test_browser_and_python_draw_and_prepare_alike(tmp_path):
     script = front_end("network.js", "interface.js", "handwriting.js") + """
-        answer(Buffer.concat(given.flatMap((strokes) => [Buffer.from(drawStrokes(strokes)), Buffer.from(centred(drawStrokes(strokes)))])));"""
+        answer(Buffer.concat(given.map(drawStrokes).flatMap((ink) => [Buffer.from(ink), Buffer.from(centred(ink))])));"""
     rows = floats(in_node(tmp_path, script, list(DRAWINGS.values())), len(DRAWINGS), 224**2 + 28**2, dtype=np.uint8).int()
     for (name, strokes), row in zip(DRAWINGS.items(), rows, strict=True):
         drawn = draw_strokes(strokes)
@@ -218,9 +225,11 @@ def test_still_picture_shows_image_reconstruction_and_nearest(strokes, what):
 
 
 def test_model_and_data_that_do_not_fit_are_named():
-    refused(TypeError, r"model is Autoencoder, must be a BaseVAE: a drawing is shown with q\(z \| x\)", DrawExplorer, tiny(Autoencoder, input_shape=(1, 28, 28)))
+    fits = {"input_shape": (1, 28, 28)}
+    refused(TypeError, "model is Autoencoder, must be a BaseVAE: a drawing is shown with", DrawExplorer, tiny(Autoencoder, **fits))
     refused(ValueError, r"model has input_shape \(1, 4, 5\), must be \(1, 28, 28\)", DrawExplorer, tiny(input_shape=SHAPE))
-    refused(ValueError, r"data.test has shape \(5, 1, 4, 5\), must be \(B, 1, 28, 28\)", DrawExplorer, tiny(input_shape=(1, 28, 28)), made_up(test=5, shape=SHAPE))
+    small = made_up(test=5, shape=SHAPE)
+    refused(ValueError, r"data.test has shape \(5, 1, 4, 5\), must be \(B, 1, 28, 28\)", DrawExplorer, tiny(**fits), small)
 
 
 def test_model_and_random_numbers_are_left_as_they_were():

@@ -21,7 +21,7 @@ PLACES = {
     "05_latent_space": ["embedding"],
     "07_sweeps": ["beta"],
     "08_conv": ["latent"],
-    "09_explorers": ["latent", "latent", "interpolation", "embedding", "beta", "reparameterization", "latent", "embedding", "latent"],
+    "09_explorers": ["latent", "latent", "interpolation", "embedding", "beta", "reparameterization", "draw", "latent", "embedding", "latent"],
 }
 PLANES = [("04_generation", 1, "mnist-mlp-2d"), ("08_conv", 0, "fashion-conv-2d"), ("09_explorers", 0, "fashion-conv-2d")]
 INTERPOLATIONS = [("04_generation", 0), ("09_explorers", 2)]

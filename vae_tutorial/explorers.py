@@ -585,7 +585,6 @@ class DrawExplorer(Explorer):
     """
 
     _esm = front_end("network.js", "interface.js", "handwriting.js", "draw.js")
-    _heights = (700, 1310)
     strokes = Numbers(traitlets.List(traitlets.List(traitlets.Float()))).tag(sync=True)
     encoder = child(Encoder)
     decoder = child(Decoder)
@@ -603,6 +602,7 @@ class DrawExplorer(Explorer):
                  n: int = 300) -> None:
         state, self._shown, self._codes = _draw_state(model, data, n)
         self._model = model
+        self._heights = (860, 1570) if model.latent_dim == 2 else (695, 1335)
         super().__init__(**state)
 
     @traitlets.validate("strokes")

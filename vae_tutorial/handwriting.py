@@ -6,7 +6,6 @@
 __all__ = ['SHEET', 'PEN', 'prepare_image', 'draw_strokes']
 
 # %% ../nbs/e13_handwriting.ipynb #51fd3c6a
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

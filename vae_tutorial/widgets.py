@@ -71,9 +71,9 @@ def leaves(module: nn.Module) -> list[nn.Module]:
     return [leaf for child in module for leaf in leaves(child)]
 
 # %% ../nbs/e10_widgets.ipynb #8b6ce634
-def _numbers(layer):
+def _numbers(layer: Any) -> list[Tensor]:
     """What a layer multiplies by, and what it adds."""
-    if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
+    if hasattr(layer, "running_var"):
         spread = (layer.running_var + layer.eps).sqrt()
         factor = (1 if layer.weight is None else layer.weight) / spread
         shift = 0 if layer.bias is None else layer.bias

@@ -1,6 +1,6 @@
 // DrawExplorer: a sheet to draw on; what the reader draws is made into an image as MNIST was, encoded, and decoded again.
 
-const PAD_HINT = "Draw with mouse or finger, or with the arrow keys: the space bar sets the pen down and lifts it.";
+const PAD_HINT = "Draw with mouse, finger or arrow keys (the space bar sets the pen down and lifts it).";
 const MARGIN = PEN + 2 / SHEET;                 // the pen stays on the sheet
 const APART = 0.006, KEY_STEP = 1 / 28;         // least way between two points of a stroke, and that of an arrow key, in sides
 const NEAREST = 10, PAUSE = 600;                // digits shown; milliseconds of rest before what is seen is also said
