@@ -545,11 +545,11 @@ def _costs(model, mu, logvar, images):
 
 
 def _draw_state(model, data, n):
-    """What travels along: both halves of the model, and test digits with their codes."""
+    """What travels along: both halves of the model, and test digits with codes."""
     check_kind("model", model, BaseVAE, "a drawing is shown with q(z | x)")
     if model.input_shape != (1, 28, 28):
-        raise ValueError(f"model has input_shape {model.input_shape}, must be (1, 28, 28)"
-                         ": a drawing is made into an image such as those of MNIST")
+        raise ValueError(f"model has input_shape {model.input_shape}, must be "
+                         "(1, 28, 28): a drawing becomes an image such as MNIST's")
     data = load_data("mnist", source="sample") if data is None else data
     shown = shown_images(model, data, n)
     codes = finite_codes(model, shown.images)
@@ -609,8 +609,9 @@ class DrawExplorer(Explorer):
     def _check_strokes(self, proposal):
         strokes = proposal["value"]
         for stroke in strokes:
-            if not stroke or not all(len(point) == 2 and all(0 <= at <= 1 for at in point)
-                                     for point in stroke):
+            inside = [len(point) == 2 and all(0 <= at <= 1 for at in point)
+                      for point in stroke]
+            if not inside or not all(inside):
                 raise TraitError(f"strokes holds {stroke!r:.60}, must hold lists of at "
                                  "least one point (x, y), both from 0 to 1")
         return strokes

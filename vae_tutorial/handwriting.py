@@ -25,12 +25,12 @@ def _shares(old, new):
 
 
 def _resize(picture, height, width):
-    """A picture (H, W) at another size: each new pixel is the mean of what it covers."""
+    """A picture at another size: each new pixel is the mean of what it covers."""
     old_height, old_width = picture.shape
     return _shares(old_height, height) @ picture @ _shares(old_width, width).T
 
 # %% ../nbs/e13_handwriting.ipynb #1e93d7b0
-_SIDE, _BOX, _GROUND = 28, 20, 16        # pixels of the field and of the box; grey levels
+_SIDE, _BOX, _GROUND = 28, 20, 16        # pixels of field and box; grey levels
 
 
 def _round(number):
@@ -51,7 +51,8 @@ def _centred(ink):
     place = _round(_SIDE / 2 - 1e-6 - np.array(masses))
     top, left = place.clip(0, _SIDE - sides)
     field = np.zeros((_SIDE, _SIDE), dtype=np.uint8)
-    field[top:top + sides[0], left:left + sides[1]] = _round(small * (255 / small.max()))
+    small = _round(small * (255 / small.max()))
+    field[top:top + sides[0], left:left + sides[1]] = small
     return field
 
 # %% ../nbs/e13_handwriting.ipynb #b2e5f018
@@ -63,9 +64,9 @@ def _squares(height, width):
 
 
 def _paper(grey):
-    """The light on the paper: a surface of degree 2, and the spread of paper round it."""
+    """The light on the paper, a surface of degree 2, and how far paper is from it."""
     terms, step = _squares(*grey.shape), 1 + max(grey.shape) // 100
-    some, levels = terms[::step, ::step], grey[::step, ::step]      # enough to see it by
+    some, levels = terms[::step, ::step], grey[::step, ::step]      # is enough
     surface = np.full(levels.shape, np.median(levels))
     for _ in range(8):
         rest = np.abs(levels - surface)
@@ -99,8 +100,8 @@ def _strokes(ink, grain):
     numbers = np.arange(1, count + 1)
     area, darkest = np.bincount(pieces.flat)[1:], ndimage.maximum(ink, pieces, numbers)
     rims = (pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1])
-    along = np.max([np.bincount(rim, minlength=count + 1)[1:] / len(rim) for rim in rims],
-                   axis=0)
+    along = np.max([np.bincount(rim, minlength=count + 1)[1:] / len(rim)
+                    for rim in rims], axis=0)
     kept = (darkest >= 127) & (along < 0.8)
     if not kept.any():                                 # all is edge: nothing to prefer
         kept = darkest >= 127
@@ -120,14 +121,17 @@ def _grey(picture):
         paper = Image.new("RGBA", picture.size, "white")
         shown = Image.alpha_composite(paper, picture.convert("RGBA"))
         return np.asarray(shown.convert("L"), dtype=np.float64)
-    values = np.asarray(picture.detach().cpu() if isinstance(picture, Tensor) else picture)
+    if isinstance(picture, Tensor):
+        picture = picture.detach().cpu()
+    values = np.asarray(picture)
     if values.ndim == 3 and len(values) in (1, 3, 4) and values.shape[2] > 4:
         values = values.transpose(1, 2, 0)             # from channels, height, width
     plane = values.ndim == 2 or values.ndim == 3 and values.shape[2] in (1, 3, 4)
     if values.dtype.kind not in "uifb" or not plane or not values.size:
         raise ValueError(f"picture is {type(picture).__name__} with values "
-                         f"{values.dtype} of shape {values.shape}, must be a path, a PIL "
-                         "image, or numbers of shape (H, W), (C, H, W) or (H, W, C)")
+                         f"{values.dtype} of shape {values.shape}, must be a path, a "
+                         "PIL image, or numbers of shape (H, W), (C, H, W) or "
+                         "(H, W, C), with 1, 3 or 4 channels")
     if values.dtype != np.uint8:
         low, high = float(values.min()), float(values.max())
         if not 0 <= low <= high <= 1:

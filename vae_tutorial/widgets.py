@@ -255,7 +255,7 @@ def sheet(images: Tensor, columns: int) -> np.ndarray:
 
 
 def on_paper(picture: np.ndarray) -> np.ndarray:
-    """A picture as a page shows it: grey values as ink on white, colours as they are."""
+    """A picture as a page shows it: grey as ink on white, colours as they are."""
     return 255 - picture if picture.ndim == 2 else picture
 
 
@@ -272,7 +272,7 @@ def float_bytes(values: np.ndarray | Tensor) -> bytes:
 
 # %% ../nbs/e10_widgets.ipynb #0a2eecad
 def backdrop(images: Tensor, columns: int) -> bytes:
-    """A PNG of intensities side by side, in sixteen shades; grey ones are ink on white."""
+    """A PNG of intensities side by side, in sixteen shades; grey is ink on white."""
     return png(on_paper(sheet((images * 15).round() / 15, columns)))
 
 
