@@ -103,7 +103,8 @@ def test_every_explorer_of_the_course_is_tested():
 
 @pytest.mark.parametrize("name", PLACES)
 def test_explorers_are_drawn_in_their_places_and_all_that_takes_a_key_has_a_name(open_page, name, site):
-    assert len(gzip.compress((site / f"{name}.html").read_bytes())) <= 1_500_000
+    # the gallery carries an encoder too
+    assert len(gzip.compress((site / f"{name}.html").read_bytes())) <= (2_300_000 if name == "09_explorers" else 1_500_000)
     page, complaints = open_page(name)
     page.wait_for_load_state("networkidle")
     kinds = [kind.split()[0].removeprefix("vae-") for kind in page.locator(".vae-explorer > div").evaluate_all("all => all.map(e => e.className)")]
