@@ -564,24 +564,33 @@ def _draw_state(model, data, n):
             "order": kl.argsort(descending=True).tolist(),
             "active": active_units(mu).tolist(), **class_traits(data)}, shown, codes
 
+# %% ../nbs/e11_explorers.ipynb #f3d96a40
+def _draw_still(model, image, images, codes):
+    """An image and its reconstruction, large, beside the eight nearest by code."""
+    code = encodings(model, image[None])
+    near = nearest_neighbours(codes, code, k=min(8, len(codes)))[0]
+    pair = torch.cat([intensities(image)[None], decode_images(model, code)])
+    large = pair.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    empty = torch.zeros(8 - len(near), 1, 28, 28)
+    small = torch.cat([intensities(images[near]), empty])
+    return png(255 - np.concatenate([sheet(large, 2), sheet(small, 4)], axis=1))
+
 # %% ../nbs/e11_explorers.ipynb #e5308b71
 class DrawExplorer(Explorer):
     """A sheet to draw a digit on, and all that a VAE has to say of it.
 
-    The drawing is made into an image as those of MNIST were (`prepare_image`) and
-    encoded. Shown are the posterior, the reconstruction, both terms of the bound (the
-    reconstruction at z = mu, in nats), and the nearest test digits by code. The trait
-    `strokes`, lists of points (x, y) from 0 to 1 from the top left, can be set and
-    observed.
+    The drawing becomes an image (`prepare_image`) and is encoded. Shown are posterior,
+    reconstruction, both terms of the bound in nats (at z = mu), and the nearest test
+    digits by code. The trait `strokes`, lists of points (x, y) from 0 to 1 from the top
+    left, can be set and observed.
 
     Parameters
     ----------
     model : BaseVAE
-        Of images of shape (1, 28, 28), with an encoder and a decoder that `Network`
-        accepts; on any device.
+        Of images of shape (1, 28, 28), of layers that `Network` takes, on any device.
     data : ImageData, optional
-        Its first `n` test images (or else validation images) travel along; by default
-        those of the embedded sample of MNIST.
+        Its first `n` test (or else validation) images travel along; by default those of
+        the embedded sample of MNIST.
     """
 
     _esm = front_end("network.js", "interface.js", "handwriting.js", "draw.js")
@@ -623,14 +632,7 @@ class DrawExplorer(Explorer):
 
     def _still(self):
         image = self.image if self.strokes else self._shown.images[0]
-        what = "a drawing" if self.strokes else "a digit"
-        code = encodings(self._model, image[None])
-        near = nearest_neighbours(self._codes, code, k=min(8, len(self._codes)))[0]
-        pair = torch.cat([intensities(image)[None], decode_images(self._model, code)])
-        pair = pair.repeat_interleave(2, 2).repeat_interleave(2, 3)
-        beside = torch.cat([intensities(self._shown.images[near]),
-                            torch.zeros(8 - len(near), 1, 28, 28)])
-        row = np.concatenate([sheet(pair, 2), sheet(beside, 4)], axis=1)
-        return png(255 - row), (
-            f"Draw explorer: {what} as the model sees it, its reconstruction, and the "
-            f"{len(near)} test digits whose codes lie nearest.")
+        what, near = "drawing" if self.strokes else "digit", min(8, len(self._codes))
+        return _draw_still(self._model, image, self._shown.images, self._codes), (
+            f"Draw explorer: a {what} as the model sees it, its reconstruction, and "
+            f"the {near} test digits whose codes lie nearest.")
