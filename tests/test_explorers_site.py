@@ -1,14 +1,18 @@
 """The explorers on the pages of the site: a hand moves them in headless Chromium, and PyTorch says what must be seen."""
 import gzip
 import itertools
+import json
 import re
 
 import nbformat
 import pytest
 import torch
 from conftest import CHAPTERS, DESK, PHONE, Visit, until, watched_page, width_of_overflow
+from factories import made_up, tiny
+from ipywidgets.embed import dependency_state
 from test_explorers import by_autograd
 
+from vae_tutorial.explorers import InterpolationExplorer, LatentExplorer
 from vae_tutorial.generation import decode_images, lerp, slerp
 from vae_tutorial.saving import load_pretrained
 
@@ -151,6 +155,43 @@ def test_explorers_work_from_the_disk(open_page, site):
     explorer = page.locator(".vae-explorer").first
     shows(explorer, load_pretrained("fashion-conv-2d"), plane_code(explorer))
     assert not complaints
+    page.context.close()
+
+
+# --- colours ---
+
+def write_page(path, *widgets):
+    """Write a page that shows widgets as those of the site do, and nothing else."""
+    state = {"version_major": 2, "version_minor": 0, "state": dependency_state(widgets, drop_defaults=False)}
+    views = [json.dumps({"version_major": 2, "version_minor": 0, "model_id": widget.model_id}) for widget in widgets]
+    path.write_text("".join([
+        *(f"<script src='_static/widgets/{name}'></script>" for name in ("manager/require.js", "draw.js")),
+        *(f"<div class='explorer'><script type='application/vnd.jupyter.widget-view+json'>{view}</script></div>" for view in views),
+        f"<script type='application/vnd.jupyter.widget-state+json'>{json.dumps(state)}</script>"]), encoding="utf-8")
+
+
+def colours(canvas, channels):
+    """What a canvas shows, shape (channels, height, width)."""
+    read = """canvas => [canvas.height, canvas.width, ...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data]"""
+    height, width, *values = canvas.evaluate(read)
+    return torch.tensor(values).view(height, width, 4).movedim(-1, 0)[:channels]
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_colours_are_drawn_as_they_are(browser, site, address, channels):
+    shape = (channels, 8, 6)
+    model, data = tiny(input_shape=shape), made_up(test=40, shape=shape)
+    data.test.images[:, 3:] |= 128                               # what is almost clear keeps no colour in a canvas
+    write_page(site / "colours.html", LatentExplorer(model, data), InterpolationExplorer(model, data.test.images[:3]))
+    page, complaints = watched_page(browser, address)
+    page.goto(f"{address}colours.html")
+    page.wait_for_function("document.querySelectorAll('.vae-explorer').length === 2")
+    first, second = page.locator(".vae-explorer").all()
+    wanted = (255 * decode_images(model, torch.zeros(1, 2))[0]).round()
+    assert (colours(first.locator(".vae-shown canvas"), channels) - wanted).abs().max() <= 2
+    for canvas, image in zip(second.locator(".vae-picker").first.locator("canvas").all(), data.test.images[:3], strict=True):
+        assert (colours(canvas, channels) - image.int()).abs().max() <= 2
+    assert not [words for words in complaints if "favicon" not in words]
     page.context.close()
 
 

@@ -46,7 +46,8 @@ function inkStrokes(canvas, strokes) {
   Object.assign(context, { lineCap: "round", lineJoin: "round", lineWidth: 2 * PEN * side, strokeStyle: "#000" });
   for (const stroke of strokes) {
     context.beginPath();
-    [stroke[0], ...stroke].forEach(([x, y], i) => (i ? context.lineTo(x * side, y * side) : context.moveTo(x * side, y * side)));
+    context.moveTo(stroke[0][0] * side - 0.01, stroke[0][1] * side);      // a dot must have a length, or nothing is drawn
+    stroke.forEach(([x, y]) => context.lineTo(x * side, y * side));
     context.stroke();
   }
 }
@@ -162,7 +163,7 @@ function imagePair() {
 function costs(model) {
   const known = [...unpackRows(model.get("costs"), 1)].map(([cost]) => cost), top = 1.15 * Math.max(...known);
   const values = ["reconstruction, at z = μ", "KL from the prior", "together"].map((name) => [element("dt", {}, name), element("dd", {})]);
-  const place = (cost) => 100 * Math.min(1, cost / top);
+  const place = (cost) => Math.min(99, 100 * cost / top);
   const ticks = known.map((cost) => svgElement("line", { x1: place(cost), x2: place(cost), y1: 4, y2: 12 }));
   const mark = element("span", { class: "vae-mark" });
   const rug = element("div", { class: "vae-rug" }, svgElement("svg", { viewBox: "0 0 100 12", preserveAspectRatio: "none", "aria-hidden": true }, ...ticks), mark);
@@ -173,9 +174,8 @@ function costs(model) {
     values.forEach(([, value], i) => { value.textContent = found ? nats(told[i]) : "–"; });
     mark.hidden = !found;
     mark.style.left = `${place(told[2] ?? 0)}%`;
-    const fewer = known.filter((cost) => cost < told[2]).length;
-    said.textContent = found ? `More than ${Math.floor(100 * fewer / known.length)} % of the ${known.length} test digits (the ticks)`
-                             : `The ticks are ${known.length} test digits.`;
+    const less = known.filter((cost) => cost < told[2]).length, share = less < known.length ? `${Math.floor(100 * less / known.length)} %` : "any";
+    said.textContent = found ? `More than ${share} of the ${known.length} test digits (ticks)` : `Each tick is one of ${known.length} test digits.`;
   } };
 }
 
