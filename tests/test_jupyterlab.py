@@ -35,6 +35,15 @@ CELLS = [
     """,
     "explorer",
 ]
+SHEET = [
+    f"""
+    from vae_tutorial.explorers import DrawExplorer
+    from vae_tutorial.saving import load_pretrained
+
+    explorer = DrawExplorer(load_pretrained("{MODEL}"), n=50)
+    """,
+    "explorer",
+]
 
 # As a reader starts it, but for what would be fetched from other hosts, and with the state of widgets saved at once.
 SETTINGS = {
@@ -140,9 +149,9 @@ class Notebook:
         return json.loads(self.ask("print(explorer.z)"))
 
 
-def write_notebook(path):
+def write_notebook(path, sources=CELLS):
     """Write the notebook that the tests open."""
-    cells = [nbformat.v4.new_code_cell(dedent(cell).strip()) for cell in CELLS]
+    cells = [nbformat.v4.new_code_cell(dedent(source).strip()) for source in sources]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
 
@@ -269,3 +278,23 @@ def test_notebook_from_elsewhere_shows_a_still_until_it_is_trusted(open_notebook
     assert stored.page.locator(".vae-explorer").count() == 0
     stored.trust()
     still_answers(stored, [0, 0])
+
+
+def test_python_has_the_strokes_and_the_image_of_a_drawing(open_notebook, lab):
+    write_notebook(lab.folder / "sheet.ipynb", SHEET)
+    notebook = open_notebook("sheet.ipynb")
+    notebook.do("notebook:run-all-cells")
+    explorer, mouse = notebook.explorer(), notebook.page.mouse
+    sheet, canvas = explorer.locator(".vae-sheet"), explorer.locator(".vae-seen canvas").first
+    sheet.scroll_into_view_if_needed()
+    place = sheet.bounding_box()
+    mouse.move(place["x"] + 0.6 * place["width"], place["y"] + 0.2 * place["height"])
+    mouse.down()
+    mouse.move(place["x"] + 0.4 * place["width"], place["y"] + 0.8 * place["height"], steps=4)
+    mouse.up()
+    until(lambda: notebook.ask("print([len(stroke) for stroke in explorer.strokes])") == "[5]", "stroke in Python")
+    prepared = np.array(json.loads(notebook.ask("print(explorer.image.flatten().tolist())")))
+    assert np.abs(255 - picture(canvas).numpy() - prepared).max() <= 1
+    notebook.ask("explorer.strokes = []")
+    until(lambda: not (255 - picture(canvas)).any(), "empty sheet")
+    assert not notebook.complaints

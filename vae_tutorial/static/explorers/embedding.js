@@ -179,7 +179,7 @@ async function render({ model, el, signal }) {
     kept.textContent = `Lines lead to its ${kin.length} nearest in the latent space; ${common} of them are among its ${near.length} nearest on this map.`;
   };
   redraw(model, ["point"], () => {
-    const point = model.get("point"), blank = new Float32Array(images[0].length);
+    const point = model.get("point"), blank = new Float32Array(images[0].length).fill(shape[0] === 3 ? 1 : 0);      // paper
     kin = point < 0 ? [] : neighbours(codes, point);
     paint(image, images[point] ?? blank);
     paint(reconstruction, point < 0 ? blank : decode(codes[point]));

@@ -26,18 +26,21 @@ function frame(kind, ...parts) {
 }
 
 /** A canvas with one pixel for each of an image's, read out to those who do not see it by `label`, or left to what stands around it. */
-function imageCanvas([height, width], label = null) {
+function imageCanvas([, height, width], label = null) {
   const said = label === null ? { "aria-hidden": true } : { role: "img", "aria-label": label };
   return element("canvas", { class: "vae-image", width, height, ...said });
 }
 
-/** Draw intensities as ink on paper: 0 is white, 1 is black, as in the figures of the course. */
+/**
+ * Draw the intensities of an image that lies pixel by pixel. One channel is ink on paper, 0 white and 1 black, as in the figures
+ * of the course; three are red, green and blue, and a fourth says how much of the paper they hide.
+ */
 function paint(canvas, intensities) {
-  const context = canvas.getContext("2d"), picture = context.createImageData(canvas.width, canvas.height);
-  const pixels = new Uint32Array(picture.data.buffer);
-  for (let i = 0; i < pixels.length; i++) {
-    const grey = 255 - Math.round(255 * intensities[i]);
-    pixels[i] = 0xff000000 | (grey << 16) | (grey << 8) | grey;
+  const context = canvas.getContext("2d"), picture = context.createImageData(canvas.width, canvas.height), { data } = picture;
+  const channels = intensities.length / (canvas.width * canvas.height);
+  for (let from = 0, to = 0; to < data.length; from += channels, to += 4) {
+    for (let c = 0; c < 3; c++) data[to + c] = channels === 1 ? 255 - Math.round(255 * intensities[from]) : Math.round(255 * intensities[from + c]);
+    data[to + 3] = channels === 4 ? Math.round(255 * intensities[from + 3]) : 255;
   }
   context.putImageData(picture, 0, 0);
 }
@@ -49,8 +52,8 @@ function pictureAddress(bytes, signal) {
   return address;
 }
 
-/** The images of a PNG that holds them side by side, as intensities. */
-async function unpackImages(bytes, [height, width]) {
+/** The images of a PNG that holds them side by side, as intensities, pixel by pixel. */
+async function unpackImages(bytes, [channels, height, width]) {
   const sheet = await createImageBitmap(new Blob([bytes], { type: "image/png" }));
   const canvas = element("canvas", { width: sheet.width, height: sheet.height });
   const context = canvas.getContext("2d", { willReadFrequently: true });
@@ -58,7 +61,7 @@ async function unpackImages(bytes, [height, width]) {
   const columns = sheet.width / width;
   return Array.from({ length: columns * (sheet.height / height) }, (_, i) => {
     const { data } = context.getImageData((i % columns) * width, Math.floor(i / columns) * height, width, height);
-    return Float32Array.from({ length: height * width }, (_, pixel) => data[4 * pixel] / 255);
+    return Float32Array.from({ length: height * width * channels }, (_, i) => data[4 * Math.floor(i / channels) + i % channels] / 255);
   });
 }
 
@@ -74,7 +77,7 @@ function unpackRows(view, columns) {
 /** The model that a reference of ipywidgets stands for. */
 const dereference = (model, reference) => model.widget_manager.get_model(reference.slice("IPY_MODEL_".length));
 
-/** The decode function of the explorer's `decoder`, and the height and width of its images. */
+/** The decode function of the explorer's `decoder`, and the shape of its images: channels, height, width. */
 async function openDecoder(model) {
   const { attributes } = await dereference(model, model.get("decoder"));
   return { decode: buildDecoder(attributes), shape: attributes.image_shape };

@@ -1,4 +1,4 @@
-// A decoder in plain JavaScript: the layers that torch.nn calls by the same names, over float16 weights, one image at a time.
+// A decoder or an encoder in plain JavaScript: the layers that torch.nn calls by the same names, over float16 weights, one image at a time.
 
 // The 65,536 numbers of 16 bits: sign, five bits of exponent, ten of fraction.
 const HALF = Float32Array.from({ length: 1 << 16 }, (_, bits) => {
@@ -43,6 +43,22 @@ function transpose(matrix, rows, output = new Float32Array(matrix.length)) {
   const columns = matrix.length / rows;
   for (let i = 0, n = 0; i < rows; i++) for (let j = 0; j < columns; j++) output[j * rows + i] = matrix[n++];
   return output;
+}
+
+/** A layer that treats all numbers alike. */
+const each = (choose) => (settings, shape) => {
+  const change = choose(settings);
+  return { shape, run(input, output) {
+    for (let i = 0; i < input.length; i++) output[i] = change(input[i]);
+  } };
+};
+
+/** What batch normalisation is once its statistics stand still: a factor and a term for each channel. */
+function scaleAndShift(_, shape, take) {
+  const factor = take(shape[0]), term = take(shape[0]);
+  return { shape, run(input, output) {
+    for (let i = 0; i < input.length; i++) output[i] = factor[i % shape[0]] * input[i] + term[i % shape[0]];
+  } };
 }
 
 // For each layer, given its settings, the shape of its input and a function that takes the next weights: the shape of its
@@ -92,28 +108,35 @@ const LAYERS = {
     } };
   },
 
-  ReLU: (_, shape) => ({ shape, run(input, output) {
-    for (let i = 0; i < input.length; i++) output[i] = input[i] > 0 ? input[i] : 0;
-  } }),
+  BatchNorm1d: scaleAndShift,
+  BatchNorm2d: scaleAndShift,
 
-  Sigmoid: (_, shape) => ({ shape, run(input, output) {
-    for (let i = 0; i < input.length; i++) output[i] = 1 / (1 + Math.exp(-input[i]));
-  } }),
+  ReLU: each(() => (x) => (x > 0 ? x : 0)),
+  LeakyReLU: each(({ negative_slope }) => (x) => (x > 0 ? x : negative_slope * x)),
+  ELU: each(({ alpha }) => (x) => (x > 0 ? x : alpha * Math.expm1(x))),
+  SiLU: each(() => (x) => x / (1 + Math.exp(-x))),
+  Tanh: each(() => Math.tanh),
+  Sigmoid: each(() => (x) => 1 / (1 + Math.exp(-x))),
 
   Flatten: (_, shape) => ({ shape: [size(shape)], run: (input, output) => transpose(input, size(shape) / shape[0], output) }),
   Unflatten: ({ unflattened_size: shape }) => ({ shape, run: (input, output) => transpose(input, shape[0], output) }),
 };
 
-/** The function that decodes a code, an array of numbers, into intensities; its answer is valid until the next call. */
-function buildDecoder({ layers, weights: text, latent_dim }) {
+/** The function that runs layers on numbers in the given shape, images pixel by pixel; its answer is valid until the next call. */
+function buildNetwork({ layers, weights: text }, shape) {
   const weights = unpack(text);
   let taken = 0;
   const take = (count) => weights.subarray(taken, taken += count);
-  let shape = [latent_dim];
   const steps = layers.map(({ layer, ...settings }) => {
     const step = LAYERS[layer](settings, shape, take);
     shape = step.shape;
     return { run: step.run, output: new Float32Array(size(shape)) };
   });
-  return (z) => steps.reduce((input, { run, output }) => (run(input, output), output), Float32Array.from(z));
+  return (input) => steps.reduce((given, { run, output }) => (run(given, output), output), Float32Array.from(input));
 }
+
+/** The function that decodes a code into intensities. */
+const buildDecoder = (network) => buildNetwork(network, [network.latent_dim]);
+
+/** The function that encodes intensities into means and log-variances, one after the other. */
+const buildEncoder = (network) => buildNetwork(network, network.image_shape);

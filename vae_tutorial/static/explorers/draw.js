@@ -1,0 +1,267 @@
+// DrawExplorer: a sheet to draw on; what the reader draws is made into an image as MNIST was, encoded, and decoded again.
+
+const PAD_HINT = "Draw with mouse, finger or arrow keys (the space bar sets the pen down and lifts it).";
+const MARGIN = PEN + 2 / SHEET;                 // the pen stays on the sheet
+const APART = 0.006, KEY_STEP = 1 / 28;         // least way between two points of a stroke, and that of an arrow key, in sides
+const NEAREST = 10, PAUSE = 600;                // digits shown; milliseconds of rest before what is seen is also said
+
+const nats = (value) => `${value.toFixed(1)} nats`;
+const signed = (value, digits = 3) => value.toFixed(digits).replace("-", "−");
+
+// --- what there is to know of a drawing ---
+
+/** Cross-entropy in nats of intensities under Bernoulli pixels whose logits are given. */
+const crossEntropy = (logits, image) => logits.reduce((sum, l, i) => sum + Math.max(l, 0) - l * image[i] + Math.log1p(Math.exp(-Math.abs(l))), 0);
+
+/** KL in nats from a diagonal Gaussian to the standard normal. */
+const divergence = (mu, logvar) => mu.reduce((sum, m, i) => sum + 0.5 * (m * m + Math.expm1(logvar[i]) - logvar[i]), 0);
+
+/** Indices of the codes that lie nearest to a point, the nearest first. */
+function nearestCodes(codes, point) {
+  const far = codes.map((code) => Math.hypot(...code.map((value, axis) => value - point[axis])));
+  return [...far.keys()].sort((i, j) => far[i] - far[j]).slice(0, NEAREST);
+}
+
+/** The function that tells all that is shown of strokes; undefined of those without ink. */
+async function openModel(model) {
+  const [encoder, decoder] = await Promise.all(["encoder", "decoder"].map(async (half) => (await dereference(model, model.get(half))).attributes));
+  const encode = buildEncoder(encoder), logitsOf = buildNetwork({ ...decoder, layers: decoder.layers.slice(0, -1) }, [decoder.latent_dim]);
+  const codes = unpackRows(model.get("codes"), decoder.latent_dim);
+  return (strokes) => {
+    const grey = centred(drawStrokes(strokes));
+    if (!grey) return undefined;
+    const image = Float32Array.from(grey, (value) => value / 255), answer = [...encode(image)];
+    const mu = answer.slice(0, decoder.latent_dim), logvar = answer.slice(decoder.latent_dim), logits = logitsOf(mu);
+    return { image, mu, sigma: logvar.map((value) => Math.exp(value / 2)), again: logits.map((l) => 1 / (1 + Math.exp(-l))),
+             reconstruction: crossEntropy(logits, image), kl: divergence(mu, logvar), near: nearestCodes(codes, mu) };
+  };
+}
+
+// --- the sheet ---
+
+/** Draw strokes as a pen leaves them, on a canvas of any size. */
+function inkStrokes(canvas, strokes) {
+  const context = canvas.getContext("2d"), side = canvas.width;
+  context.clearRect(0, 0, side, side);
+  Object.assign(context, { lineCap: "round", lineJoin: "round", lineWidth: 2 * PEN * side, strokeStyle: "#000" });
+  for (const stroke of strokes) {
+    context.beginPath();
+    context.moveTo(stroke[0][0] * side - 0.01, stroke[0][1] * side);      // a dot must have a length, or nothing is drawn
+    stroke.forEach(([x, y]) => context.lineTo(x * side, y * side));
+    context.stroke();
+  }
+}
+
+const onSheet = (value) => Math.round(1e4 * Math.min(1 - MARGIN, Math.max(MARGIN, value))) / 1e4;
+
+/** What a pen does to the trait `strokes`: here at once, and in Python when a stroke is done. */
+function penOf(model) {
+  const strokes = () => model.get("strokes");
+  return {
+    begin(point) { model.set("strokes", [...strokes(), [point]]); },
+    goOn(point) {
+      const last = strokes().at(-1) ?? [], [x, y] = last.at(-1) ?? [2, 2];
+      if (Math.hypot(point[0] - x, point[1] - y) >= APART) model.set("strokes", [...strokes().slice(0, -1), [...last, point]]);
+    },
+    end() { model.save_changes(); },
+    undo() { assign(model, "strokes", strokes().slice(0, -1)); },
+    clear() { assign(model, "strokes", []); },
+  };
+}
+
+/** Let a pointer draw on the sheet. */
+function drawByPointer(sheet, pen) {
+  const place = ({ clientX, clientY }) => {
+    const { left, top, width, height } = sheet.getBoundingClientRect();
+    return [onSheet((clientX - left) / width), onSheet((clientY - top) / height)];
+  };
+  const draws = (event) => sheet.hasPointerCapture(event.pointerId);
+  sheet.addEventListener("pointerdown", (event) => {
+    if (!event.isPrimary || event.button) return;      // a second finger, or another button, draws nothing
+    sheet.setPointerCapture(event.pointerId);
+    pen.begin(place(event));
+  });
+  sheet.addEventListener("pointermove", (event) => {
+    if (!draws(event)) return;
+    const steps = event.getCoalescedEvents?.() ?? [];      // where the pointer was between two pictures of the screen
+    for (const step of steps.length ? steps : [event]) pen.goOn(place(step));
+  });
+  sheet.addEventListener("lostpointercapture", () => pen.end());
+}
+
+/** Let keys move a pen over the sheet, put it down and lift it; `say` is told where it is. */
+function drawByKeys(sheet, pen, say) {
+  const tip = element("span", { class: "vae-pen" });
+  let at = [0.5, 0.5], down = false;
+  const show = () => {
+    tip.style.left = `${100 * at[0]}%`;
+    tip.style.top = `${100 * at[1]}%`;
+    tip.classList.toggle("vae-down", down);
+    say(`Pen ${down ? "down" : "lifted"}, at ${Math.round(100 * at[0])} percent from the left and ${Math.round(100 * at[1])} from the top.`);
+  };
+  const lift = () => {
+    if (down) pen.end();
+    down = false;
+    show();
+  };
+  sheet.addEventListener("keydown", (event) => {
+    const way = WAYS[event.key], press = event.key === " " || event.key === "Enter", undo = event.key === "Backspace";
+    if (!way && !press && !undo && event.key !== "Escape") return;
+    event.preventDefault();
+    if (way) {
+      const step = KEY_STEP * (event.shiftKey ? 3 : 1);
+      at = [onSheet(at[0] + step * way[0]), onSheet(at[1] - step * way[1])];      // down the sheet, y grows
+      if (down) pen.goOn(at);
+      show();
+    } else if (press && !down && !event.repeat) {
+      down = true;
+      pen.begin(at);
+      show();
+    } else if (!event.repeat || undo) {
+      lift();
+      if (undo) pen.undo();
+    }
+  });
+  sheet.addEventListener("blur", lift);
+  sheet.addEventListener("pointerdown", lift);
+  tip.style.left = tip.style.top = "50%";
+  return tip;
+}
+
+/** The sheet with its buttons. */
+function drawingSheet(model, say) {
+  const canvas = element("canvas", { width: 672, height: 672 }), pen = penOf(model);
+  const invitation = element("span", { class: "vae-invitation", "aria-hidden": true }, "Draw a digit here");
+  const sheet = element("div", { class: "vae-plane vae-sheet", tabindex: 0, role: "application", "aria-label": `Sheet to draw on. ${PAD_HINT}` },
+                        canvas, invitation);
+  drawByPointer(sheet, pen);
+  sheet.append(drawByKeys(sheet, pen, say));
+  redraw(model, ["strokes"], () => {
+    inkStrokes(canvas, model.get("strokes"));
+    invitation.hidden = model.get("strokes").length > 0;
+  });
+  const buttons = element("div", { class: "vae-buttons" }, button("Clear", () => pen.clear()), button("Undo", () => pen.undo(), { title: "take back the last stroke" }));
+  return element("div", { class: "vae-drawn" }, sheet, element("p", { class: "vae-hint" }, PAD_HINT), buttons);
+}
+
+// --- what is shown of it: each part is an element and a function of what is known ---
+
+/** The image that the model sees, and what it makes of it. */
+function imagePair() {
+  const shape = [1, SIDE, SIDE], blank = new Float32Array(SIDE * SIDE), seen = imageCanvas(shape, ""), again = imageCanvas(shape, "");
+  const figure = (canvas, text) => element("figure", {}, canvas, element("figcaption", {}, text));
+  const box = element("div", { class: "vae-seen" }, figure(seen, "what it sees"), figure(again, "what it makes of it"));
+  return { box, show(found) {
+    paint(seen, found?.image ?? blank);
+    paint(again, found?.again ?? blank);
+    seen.setAttribute("aria-label", found ? "your drawing, centred as the images of MNIST are" : "no drawing yet");
+    again.setAttribute("aria-label", found ? "the reconstruction of your drawing" : "no reconstruction yet");
+  } };
+}
+
+/** Both terms of the bound, and their sum among those of the test digits. */
+function costs(model) {
+  const known = [...unpackRows(model.get("costs"), 1)].map(([cost]) => cost), top = 1.15 * Math.max(...known);
+  const values = ["reconstruction, at z = μ", "KL from the prior", "together"].map((name) => [element("dt", {}, name), element("dd", {})]);
+  const place = (cost) => Math.min(99, 100 * cost / top);
+  const ticks = known.map((cost) => svgElement("line", { x1: place(cost), x2: place(cost), y1: 4, y2: 12 }));
+  const mark = element("span", { class: "vae-mark" });
+  const rug = element("div", { class: "vae-rug" }, svgElement("svg", { viewBox: "0 0 100 12", preserveAspectRatio: "none", "aria-hidden": true }, ...ticks), mark);
+  const said = element("p", { class: "vae-kept" });
+  const box = element("div", { class: "vae-costs" }, heading("What it costs"), element("dl", {}, ...values.flat()), rug, said);
+  return { box, show(found) {
+    const told = found ? [found.reconstruction, found.kl, found.reconstruction + found.kl] : [];
+    values.forEach(([, value], i) => { value.textContent = found ? nats(told[i]) : "–"; });
+    mark.hidden = !found;
+    mark.style.left = `${place(told[2] ?? 0)}%`;
+    const less = known.filter((cost) => cost < told[2]).length, share = less < known.length ? `${Math.floor(100 * less / known.length)} %` : "any";
+    said.textContent = found ? `More than ${share} of the ${known.length} test digits (ticks)` : `Each tick is one of ${known.length} test digits.`;
+  } };
+}
+
+/** The test digits whose codes lie nearest. */
+async function nearestDigits(model) {
+  const shape = [1, SIDE, SIDE], images = await unpackImages(model.get("images"), shape), blank = new Float32Array(SIDE * SIDE);
+  const labels = bytes(model.get("point_labels")), names = model.get("class_names"), colors = model.get("class_colors");
+  const canvases = Array.from({ length: Math.min(NEAREST, images.length) }, () => imageCanvas(shape)), captions = canvases.map(() => element("figcaption", {}));
+  const row = element("div", { class: "vae-near", role: "img" }, ...canvases.map((canvas, i) => element("figure", {}, canvas, captions[i])));
+  return { box: element("div", { class: "vae-kin" }, heading("The nearest test digits, by code"), row), names: (found) => found.near.map((i) => names[labels[i]]), show(found) {
+    canvases.forEach((canvas, place) => {
+      const i = found?.near[place];
+      paint(canvas, images[i] ?? blank);
+      captions[place].replaceChildren(...(found ? [element("span", { class: "vae-swatch", style: `background: ${colors[labels[i]]}` }), names[labels[i]]] : [" "]));
+    });
+    row.setAttribute("aria-label", found ? `the nearest test digits: ${found.near.map((i) => names[labels[i]]).join(", ")}` : "no drawing yet");
+  } };
+}
+
+/** The codes of the test digits on the plane, and over them the posterior of the drawing. */
+function posteriorPlane(model) {
+  const reach = model.get("reach"), codes = unpackRows(model.get("codes"), 2), colors = model.get("class_colors");
+  const canvas = element("canvas", { width: 720, height: 720 });
+  const over = svgElement("svg", { viewBox: `${-reach} ${-reach} ${2 * reach} ${2 * reach}` });
+  const box = element("div", { class: "vae-plane vae-codes", role: "img" }, canvas, over), readout = element("output", { class: "vae-readout" });
+  drawPoints(canvas, codes, Array.from(bytes(model.get("point_labels")), (label) => colors[label]), reach, 6);
+  return { box: element("div", { class: "vae-posterior" }, heading("The posterior, among the test digits"), box, readout, legend(model.get("class_names"), colors)), show(found) {
+    over.replaceChildren();
+    readout.textContent = found ? `μ = (${found.mu.map((m) => signed(m)).join(", ")}), σ = (${found.sigma.map((s) => signed(s)).join(", ")})` : "no drawing yet";
+    box.setAttribute("aria-label", readout.textContent);
+    if (!found) return;
+    const [cx, y] = found.mu.map((m) => clamp(m, reach)), cy = -y;
+    const lines = found.near.map((i) => svgElement("line", { x1: cx, y1: cy, x2: codes[i][0], y2: -codes[i][1] }));
+    const rings = [2, 1].map((times) => svgElement("ellipse", { cx, cy, rx: times * found.sigma[0], ry: times * found.sigma[1] }));
+    over.append(...lines, ...rings, svgElement("circle", { cx, cy, r: 0.028 * reach }));
+  } };
+}
+
+const CHART = { left: 26, width: 334, height: 150 };
+
+/** The posterior of many dimensions, in the order of the KL that they carry: a bar to μ, and σ around its end. */
+function posteriorBars(model) {
+  const order = model.get("order"), active = model.get("active"), reach = model.get("reach"), { left, width, height } = CHART;
+  const up = (value) => height / 2 * (1 - clamp(value, reach) / reach), step = width / order.length, wide = 0.6 * step;
+  const levels = [-2, 0, 2].flatMap((level) => [
+    svgElement("line", { class: "vae-grid", x2: width, y1: up(level), y2: up(level) }),
+    svgElement("text", { x: -5, y: up(level) + 4, "text-anchor": "end" }, String(level).replace("-", "−"))]);
+  const band = svgElement("rect", { class: "vae-band", width, y: up(1), height: up(-1) - up(1) }), bars = svgElement("g");
+  const origin = svgElement("g", { transform: `translate(${left} 0)` }, band, ...levels, bars);
+  const chart = svgElement("svg", { class: "vae-bars", viewBox: `0 0 ${left + width} ${height}`, role: "img" }, origin);
+  const text = `For each dimension, in the order of the KL, μ as a bar and ± σ around its end. The grey band is the prior’s ± σ.${
+    active.every(Boolean) ? "" : " Pale dimensions are not active."}`;
+  return { box: element("div", { class: "vae-posterior" }, heading("The posterior"), chart, element("p", { class: "vae-hint" }, text)), show(found) {
+    const told = found ? order.map((d) => `z${d}: μ = ${signed(found.mu[d])}, σ = ${signed(found.sigma[d])}`) : [];
+    chart.setAttribute("aria-label", found ? `the posterior. ${told.join("; ")}` : "no drawing yet");
+    bars.replaceChildren(...(found ? order : []).map((d, i) => {
+      const x = (i + 0.2) * step, mu = found.mu[d], sigma = found.sigma[d], [high, low] = [up(mu + sigma), up(mu - sigma)];
+      return svgElement("g", { class: active[d] ? "" : "vae-dead" }, svgElement("title", {}, told[i]),
+        svgElement("rect", { class: "vae-mean", x, width: wide, y: Math.min(up(0), up(mu)), height: Math.abs(up(0) - up(mu)) }),
+        svgElement("rect", { class: "vae-sigma", x: x + 0.2 * step, width: 0.2 * step, y: high, height: low - high }),
+        svgElement("rect", { class: "vae-sigma", x: x - 0.1 * step, width: 0.8 * step, y: up(mu) - 1.25, height: 2.5 }));
+    }));
+  } };
+}
+
+async function render({ model, el, signal }) {
+  const know = await openModel(model), near = await nearestDigits(model), cost = costs(model), pair = imagePair();
+  const plane = model.get("order").length === 2, posterior = plane ? posteriorPlane(model) : posteriorBars(model);
+  const spoken = element("p", { class: "vae-spoken", "aria-live": "polite" }), sayings = {};
+  let timer = 0;
+  const say = (what, text) => {      // what moves all the time is said when it rests
+    sayings[what] = text;
+    clearTimeout(timer);
+    timer = setTimeout(() => { spoken.textContent = Object.values(sayings).join(" "); }, PAUSE);
+  };
+  signal.addEventListener("abort", () => clearTimeout(timer));
+
+  const sheet = drawingSheet(model, (text) => say("pen", text));
+  redraw(model, ["strokes"], () => {
+    const found = know(model.get("strokes"));
+    [pair, cost, near, posterior].forEach((part) => part.show(found));
+    say("found", found ? `Nearest test digits ${near.names(found).join(", ")}. Reconstruction ${nats(found.reconstruction)}, KL ${nats(found.kl)}.` : "The sheet is empty.");
+  });
+  // two columns of about the same height; where there is room for one alone, the style sheet gives the order
+  const [left, right] = plane ? [[near.box, cost.box], [pair.box, posterior.box]] : [[near.box], [pair.box, cost.box, posterior.box]];
+  el.append(frame("draw", element("div", { class: "vae-column" }, sheet, ...left), element("div", { class: "vae-column" }, ...right), spoken));
+}
+
+export default { render: withSignal(render) };
