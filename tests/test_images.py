@@ -156,6 +156,15 @@ def test_five_thousand_colour_images_cut_to_another_size():
     assert len(fit_once(small(data.image_shape), data)) == 1
 
 
+@pytest.mark.parametrize("latent_dim", [2, 5])
+def test_the_five_lines_end_in_an_explorer_of_a_flat_folder_in_colour(tmp_path, latent_dim):
+    data = vt.load_images(photos(tmp_path / "holiday", 30), size=17)
+    model = small(data.image_shape, latent_dim=latent_dim)
+    fit_once(model, data)
+    explorer = LatentExplorer(model, data)
+    assert explorer.class_names == explorer.start_names == ["holiday"] and explorer.decoder.image_shape
+
+
 def test_grey_classes_go_to_an_explorer(tmp_path):
     photos(photos(tmp_path / "pets" / "cat", 20).parent / "dog", 20)
     data = vt.load_images(tmp_path / "pets", size=16, mode="L")

@@ -33,7 +33,7 @@ from .vae import (
     BaseVAE, LatentModel, as_input, evaluating, kl_divergence, reconstruction_loss)
 from .widgets import (
     Decoder, Encoder, Explorer, Number, Numbers, Whole, Within, backdrop,
-    check_drawable, child, children, class_traits, figure_png, finite_codes,
+    check_drawable, child, children, class_traits, classes_of, figure_png, finite_codes,
     first_of_each_class, float_bytes, front_end, on_paper, png, shared_decoder,
     shared_encoder, sheet, shown_images)
 
@@ -49,7 +49,7 @@ def _encoded(model, split, data):
              "reach": max(3.0, math.ceil(codes.abs().max())),
              "start_codes": float_bytes(codes[starts]),
              "start_images": png(sheet(split.images[starts], len(starts))),
-             "start_names": [data.class_names[split.labels[i]] for i in starts],
+             "start_names": [classes_of(data)[split.labels[i]] for i in starts],
              **class_traits(data)}
     if isinstance(model, BaseVAE):
         mu, logvar = posterior(model, split.images)
@@ -314,7 +314,7 @@ class EmbeddingExplorer(_EmbeddingTraits, Explorer):
             codes=float_bytes(codes), positions=float_bytes(places),
             point_labels=shown.labels.byte().numpy().tobytes(),
             map=names[0], map_names=names, map_control=control,
-            classes=list(range(len(data.class_names))), **class_traits(data))
+            classes=list(range(len(classes_of(data)))), **class_traits(data))
 
     def _still(self):
         labels = np.frombuffer(self.point_labels, np.uint8)
@@ -391,7 +391,7 @@ def _beta_state(models, data, n, seed):
              "samples": png(sheet(samples.flatten(0, 1), 10)),
              "originals": png(sheet(originals, len(places))),
              "reconstructions": png(sheet(again.flatten(0, 1), len(places))),
-             "names": [data.class_names[split.labels[place]] for place in places]}
+             "names": [classes_of(data)[split.labels[place]] for place in places]}
     return state, still
 
 # %% ../nbs/e11_explorers.ipynb #437cb12f

@@ -6,7 +6,7 @@
 __all__ = ['describe_layer', 'leaves', 'half_weights', 'check_drawable', 'Network', 'Decoder', 'Encoder', 'shared_decoder',
            'shared_encoder', 'Whole', 'Number', 'Numbers', 'Within', 'child', 'children', 'front_end', 'Explorer',
            'sheet', 'on_paper', 'png', 'float_bytes', 'backdrop', 'figure_png', 'shown_images', 'finite_codes',
-           'class_traits', 'first_of_each_class']
+           'classes_of', 'class_traits', 'first_of_each_class']
 
 # %% ../nbs/e10_widgets.ipynb #ef14b766
 import base64
@@ -297,12 +297,14 @@ def shown_images(model: LatentModel, data: ImageData, n: int,
     if images.dtype != torch.uint8:
         raise TypeError(f"{name} has images of {images.dtype}, must be torch.uint8: "
                         "(x * 255).round().byte() makes grey values of intensities")
-    shape = None if labels is None else tuple(labels.shape)
-    if not len(images) or shape != (len(images),):
+    if labels is None:
+        labels = torch.zeros(len(images), dtype=torch.int64)
+    if not len(images) or labels.shape != (len(images),):
         raise ValueError(f"{name} has {len(images)} images and labels of shape "
-                         f"{shape}, must have a label for each, and one image at least")
+                         f"{tuple(labels.shape)}, must have a label for each, or none, "
+                         "and one image at least")
     images, labels = images[:n].cpu(), labels[:n].cpu()
-    last = min(len(data.class_names), 256) - 1
+    last = min(len(classes_of(data)), 256) - 1
     if not 0 <= int(labels.min()) <= int(labels.max()) <= last:
         raise ValueError(f"data has labels from {labels.min()} to {labels.max()}, "
                          f"must be from 0 to {last}")
@@ -318,9 +320,14 @@ def finite_codes(model: LatentModel, images: Tensor, name: str = "data") -> Tens
     return codes
 
 
+def classes_of(data: ImageData) -> list[str]:
+    """Names of the classes; without labels all images are one, named like the data."""
+    return list(data.class_names) or [data.name]
+
+
 def class_traits(data: ImageData) -> dict[str, list[str]]:
     """Names of the classes, and the colours that they have in all figures."""
-    names = list(data.class_names)
+    names = classes_of(data)
     colors = [CLASS_COLORS[i % len(CLASS_COLORS)] for i in range(len(names))]
     return {"class_names": names, "class_colors": colors}
 
