@@ -273,8 +273,7 @@ def fit(model: LatentModel, data: ImageData | Any, epochs: int, *,
         Folder in which the run is saved after every epoch.
     resume : bool
         Continue the run in `checkpoint`, to the same bits; start afresh where none is.
-        Other settings or images are refused; but functions and classes are known by
-        their names alone, so for one that was edited take another name or folder.
+        Other settings or images are refused; an edited function needs another name.
     progress : bool
         Whether to show a progress bar.
 
