@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 from conftest import CHAPTERS, HANG, LESSONS, NOTEBOOKS, ROOMS, ROOT, run_process
 from packaging.requirements import Requirement
 
@@ -173,7 +174,10 @@ def python_blocks(text):
 def test_python_in_the_readme_runs_and_is_that_of_the_front_page(tmp_path):
     blocks = python_blocks(read("README.md"))
     assert blocks == python_blocks("\n".join(cell["source"] for cell in cells(ROOT / "nbs" / "index.ipynb")))
-    run_process("-c", "\n".join(blocks), cwd=tmp_path, MPLBACKEND="Agg")
+    (tmp_path / "holiday").mkdir()
+    for number in range(20):
+        Image.effect_noise((90, 70), 60).convert("RGB").save(tmp_path / "holiday" / f"{number}.jpg")
+    run_process("-c", "\n".join(blocks), cwd=tmp_path, MPLBACKEND="Agg", VAE_TUTORIAL_DATA=tmp_path / "cache")
 
 
 def test_links_of_the_texts_lead_to_files():
