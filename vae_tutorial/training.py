@@ -25,6 +25,7 @@ from .data import ImageData, intensities, show_images
 from .devices import as_device, memory_named
 from .images import as_image_data
 from .parallel import module_of
+from .runs import LR_SCHEDULES, constant, one_cycle             # noqa: F401
 from .runs import ConstantBeta as ConstantBeta
 from .runs import Recipe, Record, begin, check_ramp, finishing, under_way
 from .vae import Elbo, LatentModel, as_input, elbo, evaluating
@@ -326,8 +327,6 @@ class ShowReconstructions:
         plt.close(figure)
 
 # %% ../nbs/02_training.ipynb #0fad5db0
-from .runs import LR_SCHEDULES, constant, one_cycle       # noqa: E402, F401
-
 __getattr__ = moved(__name__, {
     "save_model": "saving", "load_model": "saving", "load_pretrained": "saving",
     "about_pretrained": "saving", "best_device": "devices",
