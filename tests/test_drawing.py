@@ -197,7 +197,7 @@ def test_state_holds_what_pytorch_computes_of_the_test_digits():
 def test_strokes_are_observed_and_become_an_image():
     explorer, seen = DrawExplorer(tiny(input_shape=(1, 28, 28)), n=20), []
     explorer.observe(lambda change: seen.append(change.new), "strokes")
-    refused(ValueError, "picture has no ink", lambda: explorer.image)
+    refused(ValueError, "there is no ink yet", lambda: explorer.image)
     explorer.strokes = SEVEN
     assert [[list(point) for point in stroke] for stroke in SEVEN] == seen[0]
     assert torch.equal(explorer.image, prepare_image(draw_strokes(SEVEN)))
@@ -205,6 +205,9 @@ def test_strokes_are_observed_and_become_an_image():
         with pytest.raises(TraitError, match="strokes"):
             explorer.strokes = wrong
     assert explorer.strokes == seen[0] and len(seen) == 1
+    # ink is ink, also where there is more of it than of paper
+    explorer.strokes = [[(0.05, y), (0.95, y)] for y in np.linspace(0.05, 0.95, 14).tolist()]
+    assert explorer.image[0, 4:24, 4:24].float().mean() > 200
 
 
 @pytest.mark.parametrize("strokes, what", [(SEVEN, "a drawing as the model sees it"), ([], "a digit as the model sees it")])

@@ -237,7 +237,7 @@ def test_what_holds_no_images(wrong, error, message):
 @pytest.mark.parametrize("given, message", [
     ({"size": 0}, "size is "), ({"size": (1, 2, 3)}, "size is .* must be one number or two"), ({"mode": "CMYK"}, "mode is 'CMYK', must be one of"),
     ({"fit": "cut"}, "fit is 'cut', must be one of .* the nearest is"), ({"background": "whitish"}, "unknown color"), ({"layout": "NWH"}, "layout is 'NWH'"),
-    ({"val_fraction": 0.9}, "val_fraction is 0.9, must be"), ({"seed": -1}, "seed is -1"),
+    ({"val_fraction": 0.9}, "val_fraction is 0.9, must be"), ({"val_fraction": 0.5, "test_fraction": 0.5}, "val_fraction and test_fraction are 0.5 and"), ({"seed": -1}, "seed is -1"),
     ({"labels": [0, 1]}, r"labels has shape \(2,\), must be \(7,\).*labels=None does without"),
     ({"val": noise(6, 5, 5)}, r"val has images of shape \(1, 5, 5\), must have that of the others, \(1, 9, 8\)")])
 def test_wrong_settings(given, message):
@@ -425,11 +425,14 @@ def test_a_list_of_paths(tmp_path):
 
 
 def test_sub_folders_are_classes(tmp_path):
-    folder = folder_of(tmp_path / "pets", {"cat/1.png": plain(RED), "cat/2.png": plain(RED), "ant/deep/er/3.png": plain(BLUE), "empty/notes.txt": b""})
+    folder = folder_of(tmp_path / "pets", {"cat/1.png": plain(RED), "cat/2.png": plain(RED), "ant/deep/er/3.png": plain(BLUE), "empty/notes.txt": b"",
+                                          ".thumbnails/4.png": plain(BLUE)})
     data = load_images(folder, val_fraction=0, test_fraction=0)
     assert data.name == "pets" and data.class_names == ("ant", "cat") and sorted(data.train.labels.tolist()) == [0, 1, 1]
     assert all(near(image.numpy(), (BLUE, RED)[label]) for image, label in zip(data.train.images, data.train.labels))
     assert load_images(folder, labels=None, val_fraction=0, test_fraction=0).class_names == ()
+    negatives = load_images(folder, val_fraction=0, test_fraction=0, scale=(255, 0))
+    assert torch.equal(negatives.train.images, 255 - data.train.images)
 
 
 @pytest.mark.parametrize("names, message", [

@@ -26,7 +26,7 @@ from .checks import (
 from .data import ImageData, intensities, load_data
 from .evaluation import active_units, evaluate, posterior
 from .generation import decode_images, lerp, manifold_grid, slerp, traverse
-from .handwriting import draw_strokes, prepare_image
+from .handwriting import centred, draw_strokes
 from .latent_space import (
     encodings, nearest_neighbours, pca, scatter, tsne)
 from .vae import (
@@ -577,12 +577,11 @@ def _draw_still(model, image, images, codes):
 
 # %% ../nbs/e11_explorers.ipynb #e5308b71
 class DrawExplorer(Explorer):
-    """A sheet to draw a digit on, and all that a VAE has to say of it.
+    """A sheet to draw a digit on, and what a VAE makes of it.
 
-    The drawing becomes an image (`prepare_image`) and is encoded. Shown are posterior,
-    reconstruction, both terms of the bound in nats (at z = mu), and the nearest test
-    digits by code. The trait `strokes`, lists of points (x, y) from 0 to 1 from the top
-    left, can be set and observed.
+    The drawing is centred as MNIST was and encoded. Shows the posterior, reconstruction
+    and bound in nats (both terms, at z = mu), and the nearest test digits by code. The
+    trait `strokes`, lists of points (x, y) from 0 to 1 from the top left, can be set.
 
     Parameters
     ----------
@@ -628,7 +627,7 @@ class DrawExplorer(Explorer):
     @property
     def image(self) -> Tensor:
         """The drawing as a model takes it, uint8, shape (1, 28, 28)."""
-        return prepare_image(draw_strokes(self.strokes))
+        return torch.from_numpy(centred(draw_strokes(self.strokes)))[None]
 
     def _still(self):
         image = self.image if self.strokes else self._shown.images[0]

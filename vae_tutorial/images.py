@@ -189,13 +189,17 @@ def _check_memory(paths, frame):
             f"{free / 1e9:.1f} GB are free: size={fits} fits")
 
 # %% ../nbs/e12_images.ipynb #e3d28a86
+_HEIF = ": pip install pillow-heif, then pillow_heif.register_heif_opener()"
+
+
 def _read_files(paths, frame, hidden):
     """Pixels of the pictures, and by number what is wrong with those left out."""
     def read(path):
         try:
             return frame.read(path)
         except Exception as error:              # decoders have many ways to fail
-            return str(error).partition(" '")[0] or type(error).__name__
+            said = str(error).partition(" '")[0] or type(error).__name__
+            return said + (_HEIF if path.suffix.lower() in (".heic", ".heif") else "")
 
     _check_memory(paths, frame)
     with ThreadPoolExecutor() as pool:
@@ -242,7 +246,8 @@ def _find(name: str, folder: Path) -> tuple[list[Path], list[str] | None]:
         raise FileNotFoundError(f"{name} is {str(folder)!r}, must be a folder that is "
                                 "there, or for one picture a list of one path")
     flat, children = _pictures(folder.iterdir()), sorted(folder.iterdir())
-    below = [child for child in children if child.is_dir()]
+    below = [child for child in children
+             if child.is_dir() and not child.name.startswith(".")]
     found = {each.name: _pictures(each.rglob("*")) for each in below}
     classes = {each: paths for each, paths in found.items() if paths}
     if not flat and not classes:
@@ -270,8 +275,9 @@ def _digest(*things: Any) -> str:
 def _read_cached(folder, paths, frame, root, hidden):
     """As `_read_files`; a folder that has not changed is not decoded again."""
     stats = [path.stat() for path in paths]
+    # another decoder may read what none could
     listing = _digest([(str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns)
-                       for path, stat in zip(paths, stats)])
+                       for path, stat in zip(paths, stats)], sorted(Image.OPEN))
     name = f"{folder.resolve().name}-{_digest(str(folder.resolve()), frame)[:16]}"
     place = cache_folder(root) / "images" / f"{name}.safetensors"
     try:
@@ -357,6 +363,9 @@ def _numbered(labels: Any, class_names: Collection[str] | None
 def _parts(count: int, classes: np.ndarray | None, val: float, test: float,
            seed: int) -> list[np.ndarray]:
     """Numbers of the images to train with, to validate with and to test with."""
+    if val + test > 0.9:
+        raise ValueError(f"val_fraction and test_fraction are {val:g} and {test:g}, "
+                         "must leave a tenth to train with")
     order = np.random.RandomState(seed).permutation(count)
     classes = np.zeros(count) if classes is None else classes
     place = np.empty(count)
@@ -424,6 +433,8 @@ def _load(name: str, source: Any, labels: Any, frame: Frame, layout: str | None,
     if wrong:
         _warn_of(wrong, items)
     kept = [i for i in range(len(items)) if i not in wrong]
+    if scale is not None:
+        images = _grey_values(name, images, scale)
     return images, None if found is None else found[kept]
 
 # %% ../nbs/e12_images.ipynb #90ae5f19
@@ -481,7 +492,7 @@ def load_images(images: Any, size: int | tuple[int, int] | None = None, *,
     mode : {"L", "RGB", "RGBA"}, optional
         Grey, colour, colour with opacity. By default pictures are grey if all are.
     fit : {"crop", "pad", "stretch"}
-        Fill the size and cut off the rest, fit in on the background, or distort.
+        Fill the size and cut off the rest, fit inside on the background, or distort.
     background : str
         Colour, as Pillow names it ("#808080"), behind what is transparent.
     layout : {"NHW", "NCHW", "NHWC", "CHW", "HWC"}, optional
