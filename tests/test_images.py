@@ -237,7 +237,8 @@ def test_what_holds_no_images(wrong, error, message):
 @pytest.mark.parametrize("given, message", [
     ({"size": 0}, "size is "), ({"size": (1, 2, 3)}, "size is .* must be one number or two"), ({"mode": "CMYK"}, "mode is 'CMYK', must be one of"),
     ({"fit": "cut"}, "fit is 'cut', must be one of .* the nearest is"), ({"background": "whitish"}, "unknown color"), ({"layout": "NWH"}, "layout is 'NWH'"),
-    ({"val_fraction": 0.9}, "val_fraction is 0.9, must be"), ({"val_fraction": 0.5, "test_fraction": 0.5}, "val_fraction and test_fraction are 0.5 and"), ({"seed": -1}, "seed is -1"),
+    ({"val_fraction": 0.9}, "val_fraction is 0.9, must be"),
+    ({"val_fraction": 0.5, "test_fraction": 0.5}, "val_fraction and test_fraction are 0.5 and"), ({"seed": -1}, "seed is -1"),
     ({"labels": [0, 1]}, r"labels has shape \(2,\), must be \(7,\).*labels=None does without"),
     ({"val": noise(6, 5, 5)}, r"val has images of shape \(1, 5, 5\), must have that of the others, \(1, 9, 8\)")])
 def test_wrong_settings(given, message):
