@@ -360,12 +360,21 @@ def _numbered(labels: Any, class_names: Collection[str] | None
     return labels.astype(np.int64), names
 
 # %% ../nbs/e12_images.ipynb #19f1736f
+def _shares(val: Any, val_fraction: float, test: Any,
+            test_fraction: float) -> tuple[float, float]:
+    """What to hold back of the images for val and test: nothing if they are given."""
+    shares = (
+        check_number("val_fraction", val_fraction, high=0.8) if val is None else 0.0,
+        check_number("test_fraction", test_fraction, high=0.8) if test is None else 0.0)
+    if sum(shares) > 0.9:
+        raise ValueError(f"val_fraction and test_fraction are {shares[0]:g} and "
+                         f"{shares[1]:g}, must leave a tenth to train with")
+    return shares
+
+
 def _parts(count: int, classes: np.ndarray | None, val: float, test: float,
            seed: int) -> list[np.ndarray]:
     """Numbers of the images to train with, to validate with and to test with."""
-    if val + test > 0.9:
-        raise ValueError(f"val_fraction and test_fraction are {val:g} and {test:g}, "
-                         "must leave a tenth to train with")
     order = np.random.RandomState(seed).permutation(count)
     classes = np.zeros(count) if classes is None else classes
     place = np.empty(count)
@@ -513,14 +522,11 @@ def load_images(images: Any, size: int | tuple[int, int] | None = None, *,
     load = partial(_load, frame=Frame(size, mode, fit, background), layout=layout,
                    scale=scale, root=root,
                    hidden=not progress or "TQDM_DISABLE" in os.environ)
-    seed, val_share, test_share = check_seed("seed", seed), 0.0, 0.0
-    if val is None:
-        val_share = check_number("val_fraction", val_fraction, high=0.8)
-    if test is None:
-        test_share = check_number("test_fraction", test_fraction, high=0.8)
+    seed = check_seed("seed", seed)
+    shares = _shares(val, val_fraction, test, test_fraction)
     x, found = load("images", images, labels)
     y, names = _numbered(found, class_names or _classes_of(images))
-    rows = _parts(len(x), y, val_share, test_share, seed)
+    rows = _parts(len(x), y, *shares, seed)
     train, drawn_val, drawn_test = (_split(x, y, each) for each in rows)
     val = drawn_val if val is None else _own_part(load, "val", val, train, names)
     test = drawn_test if test is None else _own_part(load, "test", test, train, names)
