@@ -26,6 +26,7 @@ PLACES = {
     "07_sweeps": ["beta"],
     "08_conv": ["latent"],
     "09_explorers": ["latent", "latent", "interpolation", "embedding", "beta", "reparameterization", "draw", "latent", "embedding", "latent"],
+    "11_own_images": ["latent"],
 }
 PIXELS = """canvas => Array.from(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data)
                           .filter((_, i) => i % 4 === 0)"""
