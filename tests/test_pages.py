@@ -206,4 +206,6 @@ def test_figure_is_legible_in_both_themes(opened, scheme):
     assert letters > 4.5
     filters = page.locator("img").evaluate_all("all => all.map((image) => [!!image.closest('div.picture'), getComputedStyle(image).filter])")
     assert {mode for drawn, mode in filters if drawn} == {"invert(1) hue-rotate(180deg)" if scheme == "dark" else "none"}
+    photographs = opened("e12_images", DESK, scheme).page.locator("div.picture.in-colour img")
+    assert photographs.count() == 3 and {photographs.nth(i).evaluate("image => getComputedStyle(image).filter") for i in range(3)} == {"none"}
     assert not any("invert" in mode for drawn, mode in filters if not drawn)
