@@ -5,16 +5,14 @@
 # %% auto #0
 __all__ = ['check_choice', 'as_number', 'plain', 'check_number', 'check_whole', 'check_seed', 'check_sizes', 'check_kind',
            'check_generator', 'check_same_shape', 'check_finite', 'check_images', 'check_points', 'check_labels',
-           'as_published', 'expect', 'moved']
+           'as_published', 'expect']
 
 # %% ../nbs/e01_checks.ipynb #e7b6347a
 import difflib
 import json
 import numbers
 import os
-import warnings
-from collections.abc import Callable, Collection
-from importlib import import_module
+from collections.abc import Collection
 from math import inf, isfinite, isinf
 from typing import Any
 
@@ -232,18 +230,3 @@ def expect(value: Any, data: Any, full: tuple, sample: tuple,
         with open(os.environ["VAE_TUTORIAL_RECORDS"], "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
     return value
-
-# %% ../nbs/e01_checks.ipynb #61dc0277
-def moved(module: str, homes: dict[str, str]) -> Callable[[str], Any]:
-    """A `__getattr__` for a module: it forwards names to their `homes`, with a warning.
-
-    `homes` gives the module of the package in which each name now lives.
-    """
-    def look_up(name: str) -> Any:
-        if name not in homes:
-            raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        home = f"vae_tutorial.{homes[name]}"
-        warnings.warn(f"{module}.{name} has moved to {home}.{name}; the old address is "
-                      "gone in the next release", FutureWarning, stacklevel=2)
-        return getattr(import_module(home), name)
-    return look_up

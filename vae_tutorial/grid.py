@@ -35,7 +35,7 @@ from .runs import (TrainingDiverged, begin, beta_at, check_data,
                                check_gradient, describe, new_optimizer, new_scheduler,
                                settled)
 from .saving import arguments_of, save_model
-from .training import History, Recipe, fit, validate
+from .training import Recipe, fit, validate
 from .vae import VAE, LatentModel
 
 # %% ../nbs/e09_grid.ipynb #cc58a27a
@@ -358,7 +358,7 @@ def _train_together(data, members, bar):
     train, val = (Split(part.images.to(device), part.labels)
                   for part in (data.train, data.val))
     data = replace(data, train=train, val=val)
-    runs = [begin(model, data, epochs, recipe, device, History())
+    runs = [begin(model, data, epochs, recipe, device)
             for model, recipe in zip(models, recipes)]
     recipe = runs[0].recipe
     for run in runs:

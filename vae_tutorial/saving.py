@@ -19,7 +19,7 @@ from torch import nn
 import vae_tutorial
 from . import files
 from .checks import check_choice, check_kind, plain
-from .training import History
+from .runs import History
 from .vae import LatentModel
 
 # %% ../nbs/e08_saving.ipynb #9cfdb6d7

@@ -23,7 +23,7 @@ from sklearn.metrics import mutual_info_score
 from torch import Tensor
 
 from .checks import (check_choice, check_labels, check_number, check_points,
-                                 check_same_shape, check_seed, check_whole, moved)
+                                 check_same_shape, check_seed, check_whole)
 from .data import ImageData, Split
 from .devices import widen
 from .vae import (Elbo, VAEOutput, kl_divergence, reconstruction_loss,
@@ -398,6 +398,3 @@ def tc_elbo(model: Callable[..., VAEOutput], x: Tensor, beta: float = 1.0,
     correlation = (joint - single).mean() + constant
     loss = reconstruction + kl + (beta - 1) * correlation
     return Elbo(loss, reconstruction, kl, beta)
-
-# %% ../nbs/07_sweeps.ipynb #7a070016
-__getattr__ = moved(__name__, {"sweep": "grid"})
