@@ -20,8 +20,9 @@ from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from .checks import (check_choice, check_images, check_kind, check_labels,
-                                 check_number, check_points, check_seed, check_whole)
+from .checks import (
+    check_choice, check_classes, check_images, check_kind, check_labels, check_number,
+    check_points, check_seed, check_whole)
 from .data import Split
 from .devices import widen
 from .images import as_images
@@ -115,10 +116,7 @@ def scatter(points: _Points, labels: _Points, class_names: Sequence[str] | None 
     """
     places = check_points("points", points, fewest=1, columns=2)
     n = len(places)
-    classes = check_labels("labels", labels, n)
-    if classes.dtype.kind not in "iu" or classes.min() < 0:
-        raise ValueError(f"labels are {classes.dtype} from {min(classes.tolist())!r}, "
-                         "must be whole numbers from 0")
+    classes = check_classes("labels", labels, n)
     if class_names is not None and classes.max() >= len(class_names):
         raise ValueError(f"class_names has {len(class_names)} entries, but labels go "
                          f"up to {classes.max()}")

@@ -28,7 +28,6 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import (CosineAnnealingLR, LRScheduler, PolynomialLR,
                                       ReduceLROnPlateau)
-from tqdm.auto import tqdm
 
 from . import files, parallel
 from .checks import (as_number, check_choice, check_images, check_kind,
@@ -651,8 +650,7 @@ def _check_part(name: str, part: Any, shape: tuple, n_classes: int) -> None:
                         "must be torch.uint8, grey values from 0 to 255: "
                         f"{line} makes them")
     check_images(f"{name}.images", images, shape)
-    if not len(images):
-        raise ValueError(f"{name}.images holds no images, must hold at least one")
+    check_whole(f"len({name})", len(images))
     if images.max() == 1:
         raise ValueError(f"{name}.images holds no other values than 0 and 1, must hold "
                          "grey values from 0 to 255: 255 * images makes them")
@@ -749,10 +747,9 @@ def under_way(run: Run, callbacks: Sequence[Callable], checkpoint: str | Path | 
         objective = parallel.shared(objective, run.model, run.objective)
         if not len(run.history):
             run.last = run.best = run.weights()
-    # tqdm's notebook bar does not ask TQDM_DISABLE by itself
-    hidden = not (progress and first) or "TQDM_DISABLE" in os.environ
-    with tqdm(total=run.epochs * len(run.images), unit=" images", unit_scale=True,
-              initial=len(run.history) * len(run.images), disable=hidden) as bar:
+    with parallel.progress_bar(
+            progress, total=run.epochs * len(run.images), unit=" images",
+            unit_scale=True, initial=len(run.history) * len(run.images)) as bar:
         def show(model, history):
             e = history[-1]
             bar.set_postfix_str(

@@ -136,8 +136,7 @@ def validate(model: LatentModel, images: Tensor, *,
         Reconstruction and KL in nats per image; their sum is the negative ELBO.
     """
     batch_size, seed = check_whole("batch_size", batch_size), check_seed("seed", seed)
-    if not len(images):
-        raise ValueError("images holds none, must hold at least one")
+    check_whole("len(images)", len(images))
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
     total = torch.zeros(2, device=device)
