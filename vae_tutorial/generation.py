@@ -49,11 +49,7 @@ def decode_images(model: LatentModel, z: Tensor, batch_size: int = 1000) -> Tens
 class Judge(nn.Module):
     """A small convolutional network that says which class an image shows.
 
-    Parameters
-    ----------
-    input_shape : tuple of int
-        (channels, height, width) of the images.
-    n_classes : int
+    The `input_shape` of the images is (channels, height, width).
     """
 
     def __init__(self, input_shape: tuple[int, ...] = (1, 28, 28),

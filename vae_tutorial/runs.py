@@ -193,12 +193,6 @@ class Recipe:
             beta=self.beta if callable(self.beta) else ConstantBeta(self.beta),
             seed=check_seed("seed", self.seed))
 
-    @property
-    def lr_scheduler(self) -> Callable:
-        """The function that `lr_schedule` names or is."""
-        named = self.lr_schedule
-        return named if callable(named) else LR_SCHEDULES[named]
-
 # %% ../nbs/e06_runs.ipynb #57cc5be6
 def describe(thing: Any) -> str:
     """A function, class or object in words that are the same in every process."""
@@ -353,7 +347,8 @@ def new_optimizer(recipe: Recipe, parameters: list[Tensor]) -> torch.optim.Optim
 def new_scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer,
                   steps: int) -> LRScheduler:
     """The recipe's schedule for an optimizer's learning rate over so many steps."""
-    made, name = recipe.lr_scheduler(optimizer, steps), "lr_schedule(optimizer, steps)"
+    named, name = recipe.lr_schedule, "lr_schedule(optimizer, steps)"
+    made = (named if callable(named) else LR_SCHEDULES[named])(optimizer, steps)
     check_kind(name, made, LRScheduler, "return one of torch.optim.lr_scheduler")
     if isinstance(made, ReduceLROnPlateau):
         raise TypeError(f"{name} is ReduceLROnPlateau, which needs a validation loss, "

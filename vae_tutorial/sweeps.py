@@ -86,10 +86,6 @@ def plot_rate_distortion(table: pd.DataFrame, by: str = "beta", rate: str = "kl"
         Columns in nats per image.
     ax : matplotlib Axes, optional
         Where to draw.
-
-    Returns
-    -------
-    matplotlib Axes
     """
     check_choice("by", by, list(table.columns))
     means = summarize(table, by, [rate, distortion])
@@ -126,10 +122,6 @@ def plot_tradeoff(table: pd.DataFrame, setting: str, columns: list[str],
         What to draw.
     ax : matplotlib Axes, optional
         Where to draw.
-
-    Returns
-    -------
-    matplotlib Axes
     """
     check_choice("setting", setting, list(table.columns))
     table = table.dropna(subset=[setting])

@@ -125,10 +125,8 @@ def validate(model: LatentModel, images: Tensor, *,
         On any device.
     objective : callable
         As for `fit`; asked at β = 1, and if it is a module, in evaluation mode too.
-    batch_size : int
-        Images at a time.
-    seed : int
-        Seed of the draws, which touch no other generator.
+    batch_size, seed : int
+        Images at a time, and seed of the draws, which touch no other generator.
 
     Returns
     -------
