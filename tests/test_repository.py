@@ -62,14 +62,6 @@ def normal(name):
 
 # --- one owner for what is written more than once ---
 
-def test_installed_package_is_what_settings_say():
-    assert vae_tutorial.__version__ == SETTINGS["version"]
-    installed = importlib.metadata.distribution("vae-tutorial")
-    assert installed.version == SETTINGS["version"]
-    wanted = {str(requirement) for requirement in requirements("requirements").values()}
-    assert {line for line in installed.requires if "extra" not in line} == wanted
-
-
 def versions_told(root):
     """Return every version that the files below `root` tell, with the file: what a reader installs, opens or imports."""
     patterns = {"settings.ini": r"^version = (.*)$", "vae_tutorial/__init__.py": r'^__version__ = "(.*)"$', "CHANGELOG.md": r"^## \[(\d.*?)\]",
@@ -271,18 +263,6 @@ def test_what_runs_on_windows_imports_nothing_that_windows_lacks():
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             names = {alias.name for alias in node.names} if isinstance(node, ast.Import) else {getattr(node, "module", "")}
             assert not names & {"fcntl", "grp", "pwd", "resource", "termios"}, f"{path.name}: import it in the function that needs it"
-
-
-def test_weekly_run_reproduces_and_may_write_issues_alone():
-    jobs = workflow("reproduce")["jobs"]
-    assert jobs["check"]["strategy"]["matrix"]["command"] == ["make reproduce", "make faults", "make versions"]
-    assert "permissions" not in jobs["check"]
-    assert jobs["report"]["needs"] == ["check", "links"] and "permissions" not in jobs["links"]
-    assert jobs["report"]["permissions"] == {"issues": "write"} and jobs["report"]["if"] == "failure()"
-    # PyYAML reads `on` as true
-    assert {"schedule", "workflow_dispatch"} == workflow("reproduce")[True].keys()
-    limits = [step["timeout-minutes"] for step in jobs["check"]["steps"] if "timeout-minutes" in step]
-    assert limits and all(limit < jobs["check"]["timeout-minutes"] for limit in limits)
 
 
 GH = """#!/bin/sh
