@@ -199,7 +199,7 @@ def _open_folder(folder, data, grid, shared, member, first):
               for name in ("train", "val")}
     # what "auto" and the usual learning rate stand for, unless the grid decides
     recipe = settled(member.recipe(), as_device(shared.get("device")))
-    known = {"precision": recipe.precision}
+    known: dict[str, Any] = {"precision": recipe.precision}
     if not {"lr_schedule", "optimizer"} & grid.keys():
         known["lr"] = recipe.lr
     asked |= {name: _as_json(known.get(name, value)) for name, value in shared.items()

@@ -371,7 +371,7 @@ class State:
     to validate with, and the recipe is settled (see `settled`).
     """
 
-    def __init__(self, model: Any, images: Tensor, val: Tensor, recipe: Recipe,
+    def __init__(self, model: Any, images: Tensor, val: Tensor, recipe: Any,
                  epochs: int, patience: int | None = None) -> None:
         self.model, self.images, self.val, self.recipe = model, images, val, recipe
         self.epochs, self.patience = epochs, patience
@@ -448,7 +448,7 @@ class Run(State):
         check_gradient(terms.loss).backward()
         self.optimizer.step()
         self.settled &= _is_at(self.beta, self.end)
-        self.at = dict(beta=self.beta, lr=float(self.scheduler.get_last_lr()[0]))
+        self.at = self.beta, float(self.scheduler.get_last_lr()[0])
         self.scheduler.step()
         if self.trace.steps < len(self.trace.rows):
             self.beta = beta_at(self.recipe.beta, self.time)
@@ -457,7 +457,7 @@ class Run(State):
         """Enter all steps of an epoch that were made elsewhere, with the β of each."""
         self.trace.rows, self.trace.steps = rows, len(rows)
         self.settled = all(_is_at(beta, self.end) for beta in betas)
-        self.at = dict(beta=betas[-1], lr=lr)
+        self.at = betas[-1], lr
 
     def finish_epoch(self, reconstruction: float, kl: float) -> None:
         """Enter the epoch with its validation figures, or raise `TrainingDiverged`."""
@@ -469,12 +469,11 @@ class Run(State):
             self.error = f"epoch {len(self.history) + 1} diverged: {trouble}"
             raise TrainingDiverged(self.error, self.history)
         seconds = time.perf_counter() - self.started  # guard: forward-clock
-        epoch = Epoch(len(self.history) + 1, loss, reconstruction, kl,
-                      *self.trace.means(), **self.at, settled=self.settled,
-                      seconds=seconds)
-        self.history.epochs.append(epoch)
+        row: list[Any] = [len(self.history) + 1, loss, reconstruction, kl,
+                          *self.trace.means(), *self.at, self.settled, seconds]
+        self.history.epochs.append(Epoch(*row))
         self.last = self.weights()
-        if self.history.best is epoch:
+        if self.history.best is self.history[-1]:
             self.best = self.last
 
 # %% ../nbs/e06_runs.ipynb #c7890428
