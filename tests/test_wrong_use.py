@@ -115,7 +115,7 @@ REAL = {
     "LinearBeta": ("epochs", [-2], LinearBeta), "by epoch": ("epochs", [1], lambda v: LinearBeta(v, every="epoch")),
     "CosineBeta": ("start", [-1], lambda v: CosineBeta(start=v)), "SigmoidBeta": ("end", [-1], lambda v: SigmoidBeta(end=v)),
     "CyclicalBeta": ("period", [0.5], lambda v: CyclicalBeta(period=v)), "show_images": ("size", [0, 21], lambda v: drawn(show_images(IMAGES, size=v))),
-    "active_units": ("threshold", [-1], lambda v: active_units(10 * LINE, v)), "perplexity": ("perplexity", [0.5, 12], lambda v: tsne(LINE, v)),
+    "active_units": ("threshold", [-1], lambda v: active_units(10 * LINE, v)), "perplexity": ("perplexity", [0.5], lambda v: tsne(LINE, v)),
     "scatter": ("size", [-1], lambda v: drawn(scatter(LINE, [0] * 12, size=v))),
     "traverse": ("values", [1e39], lambda v: traverse(MODEL, torch.ones(2), values=[0.0, v])), "grid_points": ("range", [-1], lambda v: grid_points(3, (0, v)))}
 
@@ -388,6 +388,7 @@ OTHER = [
         ((IMAGES, torch.arange(4) - 1), "split.labels are int64 from -1, must be whole numbers from 0"),
         ((IMAGES, torch.arange(4) / 2), "split.labels are float64 from 0.0, must be whole numbers from 0")]],
     # the latent space
+    (lambda: tsne(LINE, 12), ValueError, r"perplexity \(12.*\) must be less than n_samples \(12\)"),
     (lambda: tsne(LINE[:, :1], 3), ValueError, r"codes has shape \(12, 1\), must be \(N, D\) with D of at least 2"),
     (lambda: pca(np.full((50, 3), 1 / 3)), ValueError, r"codes are all the same point, array\(.*, must differ"),
     (lambda: tsne(np.full((50, 3), 1 / 3), 3), ValueError, "codes are 0 wide, must be between 1e-15 and 1e15"),
@@ -398,10 +399,10 @@ OTHER = [
     (lambda: knn_classify(LINE, [0, [1]]), ValueError, "labels is .*, must be an array"),
     (lambda: knn_classify(LINE, [NAN] + [0.0] * 11), ValueError, "labels holds 1 values that are NaN, must hold classes"),
     (lambda: knn_accuracy(LINE, [0] * 12, LINE), ValueError, "test_codes and test_labels must be given together"),
-    (lambda: knn_accuracy(LINE, [0] * 12, LINE[:0], []), ValueError, "test_codes has no points, must have at least one"),
+    (lambda: knn_accuracy(LINE, [0] * 12, LINE[:0], []), ValueError, r"len\(test_codes\) is 0, must be a whole number of at least 1"),
     (lambda: knn_accuracy(LINE, [0] * 12, LINE, [0] * 3), ValueError, r"test_labels has shape \(3,\), must be \(12,\)"),
     (lambda: knn_accuracy(LINE, [0] * 12, LINE, ["0"] * 12), ValueError, "test_labels are <U1, must be classes such as labels has, int64"),
-    (lambda: shared_neighbours(LINE, LINE[1:]), ValueError, "others holds 11 points, must hold 12, as points does"),
+    (lambda: shared_neighbours(LINE, LINE[1:]), ValueError, r"others\[:, 0\] has shape \(11,\), must have that of points\[:, 0\]"),
     (lambda: scatter(cloud(12, 3), [0] * 12), ValueError, r"points has shape \(12, 3\), must be \(N, 2\)"),
     (lambda: scatter(LINE, [True] * 12), ValueError, "labels are bool from True, must be whole numbers from 0"),
     (lambda: scatter(LINE, [2] * 12, ["a"]), ValueError, "class_names has 1 entries, but labels go up to 2"),

@@ -129,7 +129,7 @@ def check_generator(generator: Any, device: torch.device | None = None) -> None:
                          f"torch.Generator({device.type!r}) is")
 
 # %% ../nbs/e01_checks.ipynb #59225990
-def check_same_shape(first: str, a: Tensor, second: str, b: Any) -> None:
+def check_same_shape(first: str, a: Any, second: str, b: Any) -> None:
     """Raise a ValueError where two tensors would silently be broadcast."""
     shape = getattr(b, "shape", ())                      # that of a number
     if a.shape != shape:

@@ -27,8 +27,8 @@ from .data import ImageData, intensities, load_data
 from .evaluation import active_units, evaluate, posterior
 from .generation import decode_images, lerp, manifold_grid, slerp, traverse
 from .handwriting import centred, draw_strokes
-from .latent_space import (
-    encodings, nearest_neighbours, pca, scatter, tsne)
+from .latent_space import encodings, nearest_neighbours, pca, tsne
+from .pictures import scatter
 from .vae import (
     BaseVAE, LatentModel, as_input, evaluating, kl_divergence, reconstruction_loss)
 from vae_tutorial.widgets import (

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from .checks import check_choice, check_images, check_kind, check_whole
 from .data import ImageData, Split
-from .latent_space import CLASS_COLORS, encodings
-from .pictures import tile
+from .latent_space import encodings
+from .pictures import CLASS_COLORS, tile
 from .vae import BaseVAE, LatentModel
 
 # %% ../nbs/e10_widgets.ipynb #45a816cc
