@@ -75,7 +75,7 @@ def check_seed(name: str, value: Any) -> int:
     """A seed, which every generator of random numbers takes: 0 to 2³² − 1."""
     return check_whole(name, value, low=0, high=2**32 - 1)
 
-
+# %% ../nbs/e01_checks.ipynb #826f1d6d
 def check_interval(name: str, value: Any) -> tuple[float, float]:
     """Two finite numbers (low, high) with low < high, or a ValueError."""
     try:
