@@ -263,6 +263,7 @@ def loaded_with_a_warning(root, *words):
 def test_no_file_may_grow(fault, small, tmp_path):
     """A limit on the size of a file is a real failure to write, after as many bytes as the limit allows."""
     small("good")
+    load_data(source="sample")         # what is imported when it is first needed writes files, too
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     largest = max(map(len, FILES.values()))
     for trial in fault("disk-full-data", short=6, full=200):
