@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from conftest import CHAPTERS, DESK, LESSONS, NOTEBOOKS, PHONE, ROOT, width_of_overflow
 from docstrings import rests_of_docstrings
-from execute_notebooks import compress
 from matplotlib.colors import to_rgb
 from notebook_cells import split_directives
 from PIL import Image
@@ -123,16 +122,6 @@ def test_docstring_unfolds_by_keyboard_and_the_button_copies_all_of_it(visit):
     assert not complaints
 
 
-def test_docstring_unfolds_without_scripts(browser, address):
-    page = browser.new_context(java_script_enabled=False).new_page()
-    page.goto(f"{address}{QUICK}.html")
-    rest = page.locator("details.docstring").first
-    assert not rest.get_by_text("Parameters", exact=True).is_visible()
-    rest.locator("summary").click()
-    assert rest.get_by_text("Parameters", exact=True).is_visible()
-    page.context.close()
-
-
 def test_api_page_shows_summaries_and_unfolds_the_rest(visit):
     page, _ = visit("api")
     entries = page.locator("article dl.py > dd:has(> details.more)")
@@ -167,24 +156,6 @@ def test_colours_of_figures_are_seen_on_light_and_dark_pages():
         colour = colour if colour.startswith("#") else f"#{colour}"
         # as drawn, also where nothing inverts a figure: in Jupyter, Colab and on GitHub
         assert min(contrast(colour, "white"), contrast(inverted(colour), dark), contrast(colour, dark)) > least, colour
-
-
-def test_compressed_figure_keeps_its_transparent_ground():
-    with plt.style.context("vae_tutorial.static.style"):
-        fig, axes = plt.subplots(1, 2, figsize=(8, 3))
-        axes[0].plot(range(10), label="a line")
-        axes[0].legend()
-        axes[1].imshow(np.random.default_rng(0).random((28, 28)), cmap="viridis")
-        file = io.BytesIO()
-        fig.savefig(file, dpi=100)
-        plt.close(fig)
-    small = base64.b64decode(compress(base64.b64encode(file.getvalue()).decode()))
-    assert len(small) < len(file.getvalue()) / 2
-    before, after = (np.array(Image.open(source).convert("RGBA"), int) for source in (file, io.BytesIO(small)))
-    assert (after[before[..., 3] == 0, 3] == 0).all() and (after[before[..., 3] == 255, 3] > 250).all()
-    for ground in GROUNDS.values():
-        seen = [pixels[..., :3] * pixels[..., 3:] / 255 + np.array(ground) * (1 - pixels[..., 3:] / 255) for pixels in (before, after)]
-        assert np.abs(seen[0] - seen[1]).mean() < 3
 
 
 def test_figures_have_no_ground_of_their_own():

@@ -24,9 +24,9 @@ __all__ = ["load_data", "load_images", "ImageData", "Split", "show_images",
 _HOMES = {
     "data": "ImageData Split binarize intensities load_data", "images": "load_images",
     "pictures": "show_images", "vae": "VAE elbo", "parallel": "StopTraining",
-    "runs": "ConstantBeta Recipe",
-    "training": "CosineBeta CyclicalBeta History LinearBeta ShowReconstructions "
-                "SigmoidBeta fit",
+    "runs": "ConstantBeta History Recipe",
+    "training": "CosineBeta CyclicalBeta LinearBeta ShowReconstructions SigmoidBeta "
+                "fit",
     "saving": "load_model load_pretrained save_model", "grid": "sweep",
     "evaluation": "evaluate",
     "generation": "interpolate manifold_grid traverse",
@@ -45,9 +45,9 @@ if TYPE_CHECKING:       # for editors, which read code and do not run it
     from vae_tutorial.latent_space import encodings, tsne
     from vae_tutorial.parallel import StopTraining
     from vae_tutorial.pictures import show_images
-    from vae_tutorial.runs import ConstantBeta, Recipe
+    from vae_tutorial.runs import ConstantBeta, History, Recipe
     from vae_tutorial.saving import load_model, load_pretrained, save_model
-    from vae_tutorial.training import CosineBeta, CyclicalBeta, History, LinearBeta
+    from vae_tutorial.training import CosineBeta, CyclicalBeta, LinearBeta
     from vae_tutorial.training import ShowReconstructions, SigmoidBeta, fit
     from vae_tutorial.vae import VAE, elbo
 else:
