@@ -190,10 +190,10 @@ ARRAYS = {
     "three, said": (GREYS[:3], {"layout": "NHW"}, GREYS[:3, None]), "one, said": (GREYS[:3], {"layout": "CHW"}, GREYS[None, :3]),
     "3 wide and 3 channels": (noise(7, 3, 9, 3), {}, "which may be NCHW or NHWC: say which with layout='NCHW'"),
     "3 wide, said": (noise(7, 3, 9, 3), {"layout": "NCHW"}, noise(7, 3, 9, 3)),
-    "two channels": (noise(7, 2, 9, 8), {}, "has shape (7, 2, 9, 8), must be .* keep one of two channels"),
-    "two channels last": (noise(7, 9, 8, 2), {}, "has shape (7, 9, 8, 2), must be .* keep one of two channels"),
+    "two channels": (noise(7, 2, 9, 8), {}, "has shape (7, 2, 9, 8), must be .*: images[:, 0] or images[..., 0] keeps the first channel"),
+    "two channels last": (noise(7, 9, 8, 2), {}, "has shape (7, 9, 8, 2), must be .*: images[:, 0] or images[..., 0] keeps the first channel"),
     "said wrongly": (FIRST, {"layout": "NHWC"}, "has shape (7, 3, 9, 8), must be NHWC, with C of 1"),
-    "flat": (noise(7, 72), {}, "has shape (7, 72), must be NHW or NCHW"), "none": (GREYS[:0], {}, "has shape (0, 9, 8), must hold at least one image"),
+    "flat": (noise(7, 72), {}, "has shape (7, 72), must be NHW or NCHW.*, images.reshape(-1, 28, 28) undoes a flattening"), "none": (GREYS[:0], {}, "has shape (0, 9, 8), must hold at least one image"),
     # types and scales
     "floats to 1": (GREYS / 255, {}, GREYS[:, None]), "float32 to 1": ((GREYS / 255).astype(np.float32), {}, GREYS[:, None]),
     "floats to 255": (GREYS.astype(float), {}, GREYS[:, None]), "whole numbers": (GREYS.astype(np.int64), {}, GREYS[:, None]),
@@ -202,10 +202,14 @@ ARRAYS = {
     "all black": (0 * GREYS, {}, 0 * GREYS[:, None]), "16 bits": (GREYS.astype(np.uint16) * 257, {"scale": 65535}, GREYS[:, None]),
     "normalised": (GREYS / 127.5 - 1, {"scale": (-1, 1)}, GREYS[:, None]), "inverted": (GREYS, {"scale": (255, 0)}, 255 - GREYS[:, None]),
     "to 15": (DARK, {}, "holds float32 from 0 to 15, which leaves open what is white: scale=15 says that 15 is"),
+    "bytes to 15": (DARK.astype(np.uint8), {}, "holds uint8 from 0 to 15, which leaves open what is white: scale=15 says that 15 is"),
+    "dark bytes": (GREYS // 8 + 1, {}, (GREYS // 8 + 1)[:, None]),
     "to 15, said": (DARK, {"scale": 15}, 17 * (GREYS // 16)[:, None]),
     "bytes of 0 and 1": ((GREYS > 99).astype(np.uint8), {}, "holds uint8 from 0 to 1, which leaves open what is white: scale=1"),
     "bytes of 0 and 1, said": ((GREYS > 99).astype(np.uint8), {"scale": 1}, 255 * (GREYS > 99)[:, None]),
-    "normalised, not said": (GREYS / 127.5 - 1, {}, "holds float64 from -1 to 1, which leaves open"),
+    "normalised, not said": (GREYS / 127.5 - 1, {}, "holds float64 from -1 to 1, which leaves open what is white: scale=(-1, 1) says that -1 is black and"),
+    "mean and deviation": (((FIRST / 255 - [[[0.485]], [[0.456]], [[0.406]]]) / 0.225).astype(np.float32), {},
+                           "holds float32 from -2.15.* to 2.64.*, which leaves open what is white: undo the normalisation, x * std + mean for each channel"),
     "16 bits, not said": (GREYS.astype(np.uint16) * 257, {}, "holds uint16 from 0 to 65535, which leaves open"),
     "NaN": (GREYS / np.where(GREYS, 255, np.nan), {}, r"holds \d+ values that are NaN or infinite"),
     "beyond the scale": (GREYS, {"scale": 100}, "holds values from 0 to 255, must be from 0 to 100, as scale=100 says"),
@@ -228,7 +232,10 @@ def test_what_is_certain_is_found_out_and_what_is_not_is_refused(array, given, w
 @pytest.mark.parametrize("wrong, error, message", [
     (None, TypeError, "images is NoneType, must be a folder, an array, a tensor, a Dataset, a DataLoader or a list"), (3, TypeError, "images is int"),
     (np.array(["a"]), TypeError, "images holds <U1, must hold real numbers"), ("not there", FileNotFoundError, "images is 'not there', must be a folder"),
-    ([], ValueError, "images has shape"), ([np.zeros((3, 4, 5)), np.zeros((3, 5, 5))], ValueError, "the images have shapes from .* must have one size")])
+    ([], ValueError, "images has shape"), ([np.zeros((3, 4, 5)), np.zeros((3, 5, 5))], ValueError, "the images have shapes from .* must have one size"),
+    ([*GREYS, *GREYS / 255], TypeError, "the images hold float and uint8, must hold one type, in which one number is white: images.astype"),
+    ([*torch.from_numpy(GREYS), *GREYS.astype(int)], TypeError, "the images hold int64 and uint8, must hold one type"),
+    ([Image.fromarray(GREYS[0]), GREYS[0] / 255], TypeError, "the images hold float and uint8")])
 def test_what_holds_no_images(wrong, error, message):
     with pytest.raises(error, match=f"^{message}"):
         load_images(wrong)
@@ -284,12 +291,14 @@ def test_items_keep_their_labels(source, classes, names):
 
 def test_a_loader_is_asked_for_the_images_that_its_sampler_chooses():
     loader = DataLoader(TENSORS, 2, sampler=SubsetRandomSampler([1, 4]))
-    assert everything(load_images(loader, val_fraction=0, test_fraction=0)) == {FIRST[1].tobytes(), FIRST[4].tobytes()}
+    assert everything(load_images(loader, class_names="abc", val_fraction=0, test_fraction=0)) == {FIRST[1].tobytes(), FIRST[4].tobytes()}
 
 
 @pytest.mark.parametrize("labels, message", [
-    ([1, 2, 3, 1, 2, 3, 1], "labels go from 1 to 3, must count the classes from 0: labels - 1"), ([-1, 0, 0, 0, 0, 0, 0], "labels go from -1 to 0"),
-    ([0, 0, 0, 0, 0, 0, 10**9], "labels go from 0 to 1000000000, must count"), (torch.zeros(7, 40), r"labels has shape \(7, 40\), must be \(7,\)"),
+    ([1, 2, 3, 1, 2, 3, 1], r"labels are 1, 2, 3, must count the classes from 0 to 2: labels - 1 does, class_names=range\(4\) allows for empty classes"),
+    ([1, 2, 4, 1, 2, 4, 1], r"labels are 1, 2, 4, must count the classes from 0 to 2: \[str\(each\) for each in labels\] makes names of them"),
+    ([-1, 0, 0, 0, 0, 0, 0], "labels are -1, 0, must count"), (range(2001, 2008), "labels are 2001, 2002, 2003, 2004, 2005, …, must count the classes from 0 to 6"),
+    ([0, 0, 0, 0, 0, 0, 10**9], "labels are 0, 1000000000, must count"), (torch.zeros(7, 40), r"labels has shape \(7, 40\), must be \(7,\)"),
     ([0.5] * 7, "labels are float64, must be numbers of classes or their names; labels=None")])
 @pytest.mark.filterwarnings("ignore:. images are too few")
 def test_labels_that_are_no_classes(labels, message):
@@ -300,9 +309,16 @@ def test_labels_that_are_no_classes(labels, message):
 
 
 def test_numbers_of_classes_and_their_names():
-    data = load_images(GREYS, labels=[2, 3, 2, 3, 2, 3, 2], val_fraction=0)
-    assert data.class_names == ("0", "1", "2", "3") and set(data.train.labels.tolist()) == {2, 3}
+    gaps = [2, 3, 2, 3, 2, 3, 2]
+    for names in (range(4), np.arange(4), "0123"):
+        data = load_images(GREYS, labels=gaps, class_names=names, val_fraction=0)
+        assert data.class_names == ("0", "1", "2", "3") and set(data.train.labels.tolist()) == {2, 3}
+    for named in (list(map(str, gaps)), np.array(list(map(str, gaps)), dtype=object)):
+        data = load_images(GREYS, labels=named, val_fraction=0)
+        assert data.class_names == ("2", "3") and set(data.train.labels.tolist()) == {0, 1}
     assert load_images(GREYS, labels=[1, 1, 2, 0, 0, 1, 2], class_names="abc").class_names == ("a", "b", "c")
+    with pytest.raises(ValueError, match="^labels are 1, 2, 3, must count the classes from 0 to 2: labels - 1 does"):
+        load_images(GREYS, labels=[1, 2, 3, 1, 2, 3, 1], class_names="abc")
     assert load_images(GREYS, labels=list("abababa"), class_names=["b", "a"], val_fraction=0, test_fraction=0).train.labels.tolist().count(1) == 4
 
 
@@ -506,11 +522,12 @@ def test_ink_that_a_model_was_not_trained_on_is_named():
 
 
 def test_one_image_read_again_and_again_is_named():
-    data = load_images(np.repeat(GREYS[:1], 30, axis=0))
     with pytest.warns(UserWarning) as said:
+        data = load_images(np.repeat(GREYS[:1], 30, axis=0))
         fit_once(tiny(input_shape=(1, 9, 8)), data)
     assert [str(each.message) for each in said] == [
-        f"data.{part}.images holds the same image {count} times: was every one of them read?" for part, count in (("train", 24), ("val", 3))]
+        f"{name} holds the same image {count} times: was every one of them read?" for name, count in (("images", 30), ("data.train.images", 24))]
+    assert said[0].filename == __file__
 
 
 @pytest.mark.parametrize("door", [posterior, encodings, reconstruction_at_mean, partial(log_weights, n_samples=2), partial(evaluate, n_samples=2)])

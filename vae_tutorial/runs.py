@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LR_SCHEDULES', 'Trace', 'TrainingDiverged', 'ConstantBeta', 'check_ramp', 'constant', 'one_cycle', 'check_schedule',
-           'Recipe', 'describe', 'end_of', 'beta_at', 'new_optimizer', 'new_scheduler', 'check_gradient', 'State',
-           'Run', 'finishing', 'warn_unless_it_settles', 'Record', 'save_run', 'try_to_save', 'load_run',
+           'Recipe', 'describe', 'end_of', 'beta_at', 'new_optimizer', 'new_scheduler', 'check_gradient', 'check_reach',
+           'State', 'Run', 'finishing', 'warn_unless_it_settles', 'Record', 'save_run', 'try_to_save', 'load_run',
            'open_checkpoint', 'settled', 'in_words', 'check_data', 'try_out', 'begin', 'under_way']
 
 # %% ../nbs/e06_runs.ipynb #61b23ca3
@@ -267,6 +267,23 @@ def check_gradient(loss: Tensor) -> Tensor:
     raise ValueError("objective gives a loss without a gradient: unfreeze some of the "
                      "parameters, p.requires_grad_(), or do not detach it")
 
+
+def check_reach(loss: Tensor, trained: Sequence[Tensor]) -> None:
+    """Raise where a loss has a gradient for parameters that no optimizer moves."""
+    known, seen, waiting = {id(each) for each in trained}, {None}, [loss.grad_fn]
+    while waiting:
+        node: Any = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)      # at the ends of the graph
+        if leaf is not None and id(leaf) not in known:
+            raise ValueError(
+                f"objective depends on a parameter of shape {tuple(leaf.shape)} that "
+                "nothing trains: make it an nn.Module that has the parameter, or freeze "
+                "it, p.requires_grad_(False)")
+        waiting += [before for before, _ in node.next_functions]
+
 # %% ../nbs/e06_runs.ipynb #31378e75
 class State:
     """All that a training must remember to be continued to the same bits.
@@ -349,7 +366,10 @@ class Run(State):
         """One step of the optimiser and of both schedules."""
         self.trace.add(terms)
         self.optimizer.zero_grad()
-        check_gradient(terms.loss).backward()
+        check_gradient(terms.loss)
+        if self.trace.steps == 1:
+            check_reach(terms.loss, self.parameters)
+        terms.loss.backward()
         self.optimizer.step()
         self.settled &= _is_at(self.beta, self.end)
         self.at = dict(beta=self.beta, lr=float(self.scheduler.get_last_lr()[0]))
@@ -607,10 +627,11 @@ def _check_part(name: str, part: Any, shape: tuple, n_classes: int) -> None:
     check_images(f"{name}.images", images, shape)
     if not len(images):
         raise ValueError(f"{name}.images holds no images, must hold at least one")
-    if images.max() == 1:
-        raise ValueError(f"{name}.images holds no other values than 0 and 1, must hold "
-                         "grey values from 0 to 255: 255 * images makes them")
-    if len(images) > 1 and torch.equal(images[1:], images[:-1]):
+    if images.dtype == torch.uint8 and 0 < (high := int(images.max())) < 32:
+        raise ValueError(f"{name}.images holds values from 0 to {high}, must hold grey "
+                         f"values from 0 to 255: load_images(x, scale={high}) makes "
+                         f"{high} white")
+    if "train" in name and len(images) > 1 and torch.equal(images[1:], images[:-1]):
         warnings.warn(f"{name}.images holds the same image {len(images):,} times: was "
                       "every one of them read?", stacklevel=6)
     if isinstance(labels, Tensor) and len(labels) and n_classes:
