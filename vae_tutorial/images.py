@@ -204,7 +204,7 @@ def _stacked(images):
     kinds = {"float" if x.dtype.kind == "f" else x.dtype.name for x in images}
     if len(kinds) > 1:
         raise TypeError(f"the images hold {' and '.join(sorted(kinds))}, must hold one "
-                        "type, in which one number is white: images.astype(float) / 255")
+                        "type, in which one number is white: x / 255 of bytes")
     return np.stack([np.broadcast_to(each, max(shapes)) for each in images])
 
 # %% ../nbs/e12_images.ipynb #8bca6c90
@@ -514,8 +514,8 @@ def _settings_of(source, model):
 def as_image_data(data: Any, model: Any = None) -> Any:
     """The data to train a model on: an `ImageData`, or one of what `load_images` takes.
 
-    Of images that are not split, a tenth validates; no objective sees their labels. What
-    is neither is given back, for `check_data` to refuse.
+    Of images that are not split, a tenth validates; their labels are left out. What is
+    neither is given back, for `check_data` to refuse.
     """
     if isinstance(data, _TAKEN):
         settings = _settings_of(data, model)

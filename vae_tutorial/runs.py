@@ -280,8 +280,8 @@ def check_reach(loss: Tensor, trained: Sequence[Tensor]) -> None:
         if leaf is not None and id(leaf) not in known:
             raise ValueError(
                 f"objective depends on a parameter of shape {tuple(leaf.shape)} that "
-                "nothing trains: make it an nn.Module that has the parameter, or freeze "
-                "it, p.requires_grad_(False)")
+                "nothing trains: make it an nn.Module that has the parameter, or "
+                "freeze it, p.requires_grad_(False)")
         waiting += [before for before, _ in node.next_functions]
 
 # %% ../nbs/e06_runs.ipynb #31378e75
