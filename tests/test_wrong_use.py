@@ -556,6 +556,7 @@ SAVING = {
                               "{path} holds a Gone, a class that is not defined here: define or import it first, or give it as model_class"),
     "load a checkpoint": (lambda path: (trained(1, checkpoint=path.parent), load_model(path.parent / "run.safetensors")), ValueError,
                           "{folder}/run.safetensors is a checkpoint of a training: continue it with fit(..., checkpoint=its folder, resume=True)"),
+    "load a folder": (lambda path: load_model(path.parent), ValueError, "path is '{folder}', a folder, must be a file: a training is continued with fit("),
     "load no file of ours": (lambda path: (path.write_bytes(b"PK"), load_model(path)), ValueError, "{path} is damaged or no file of this package"),
     "train over a run": (lambda path: (trained(1, checkpoint=path.parent), trained(1, checkpoint=path.parent)), FileExistsError,
                          "{folder}/run.safetensors holds a run already: pass resume=True to continue it, or give another folder"),

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LR_SCHEDULES', 'Trace', 'TrainingDiverged', 'ConstantBeta', 'check_ramp', 'constant', 'one_cycle', 'check_schedule',
-           'Recipe', 'describe', 'end_of', 'beta_at', 'new_optimizer', 'new_scheduler', 'check_gradient', 'check_reach',
-           'State', 'Run', 'finishing', 'warn_unless_it_settles', 'Record', 'save_run', 'try_to_save', 'load_run',
+           'Recipe', 'describe', 'end_of', 'beta_at', 'new_optimizer', 'new_scheduler', 'check_gradient', 'State',
+           'Run', 'finishing', 'warn_unless_it_settles', 'Record', 'save_run', 'try_to_save', 'load_run',
            'open_checkpoint', 'settled', 'in_words', 'check_data', 'try_out', 'begin', 'under_way']
 
 # %% ../nbs/e06_runs.ipynb #61b23ca3
@@ -260,29 +260,32 @@ def new_scheduler(recipe: Any, optimizer: torch.optim.Optimizer,
     return made
 
 
-def check_gradient(loss: Tensor) -> Tensor:
-    """A loss from which a step can learn, or a ValueError."""
-    if loss.requires_grad:
-        return loss
-    raise ValueError("objective gives a loss without a gradient: unfreeze some of the "
-                     "parameters, p.requires_grad_(), or do not detach it")
-
-
-def check_reach(loss: Tensor, trained: Sequence[Tensor]) -> None:
-    """Raise where a loss has a gradient for parameters that no optimizer moves."""
-    known, seen, waiting = {id(each) for each in trained}, {None}, [loss.grad_fn]
-    while waiting:
-        node: Any = waiting.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        leaf = getattr(node, "variable", None)      # at the ends of the graph
-        if leaf is not None and id(leaf) not in known:
+def check_gradient(loss: Tensor, trained: Sequence[Tensor] | None = None) -> Tensor:
+    """A loss from which a step can learn, of no parameters but those `trained`."""
+    if not loss.requires_grad:
+        raise ValueError(
+            "objective gives a loss without a gradient: unfreeze some of the "
+            "parameters, p.requires_grad_(), or do not detach it")
+    known = {id(each) for each in trained or ()}
+    for leaf in _leaves(loss) if trained else ():
+        if id(leaf) not in known:
             raise ValueError(
                 f"objective depends on a parameter of shape {tuple(leaf.shape)} that "
                 "nothing trains: make it an nn.Module that has the parameter, or "
                 "freeze it, p.requires_grad_(False)")
-        waiting += [before for before, _ in node.next_functions]
+    return loss
+
+
+def _leaves(loss):
+    """The parameters for which a loss has a gradient, at the ends of its graph."""
+    seen, waiting = {None}, [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node not in seen:
+            seen.add(node)
+            waiting += [before for before, _ in node.next_functions]
+            if hasattr(node, "variable"):
+                yield node.variable
 
 # %% ../nbs/e06_runs.ipynb #31378e75
 class State:
@@ -366,10 +369,8 @@ class Run(State):
         """One step of the optimiser and of both schedules."""
         self.trace.add(terms)
         self.optimizer.zero_grad()
-        check_gradient(terms.loss)
-        if self.trace.steps == 1:
-            check_reach(terms.loss, self.parameters)
-        terms.loss.backward()
+        trained = self.parameters if self.trace.steps == 1 else None
+        check_gradient(terms.loss, trained).backward()
         self.optimizer.step()
         self.settled &= _is_at(self.beta, self.end)
         self.at = dict(beta=self.beta, lr=float(self.scheduler.get_last_lr()[0]))
