@@ -369,6 +369,7 @@ OTHER = [
     (lambda: evaluate(MODEL, IMAGES, likelihood=lambda logits, x: 0.0), TypeError, r"likelihood\(logits, x\) is float, must be a Tensor"),
     (lambda: evaluate(MODEL, IMAGES, likelihood=lambda logits, x: torch.zeros(3)), ValueError,
      r"likelihood\(logits, x\) has shape \(3,\), must have that of logits, \(4, 64, 1, 3, 4\)"),
+    (lambda: evaluate(nn.DataParallel(MODEL), IMAGES), TypeError, "model is DataParallel, must be a BaseVAE: pass the one inside, model.module"),
     (lambda: evaluate(Autoencoder(SHAPE), IMAGES), TypeError, "model is Autoencoder, must be a BaseVAE: .*reconstruction_at_mean"),
     # generation
     (lambda: decode_images(MODEL, torch.ones(4, 3)), ValueError, r"z has shape \(4, 3\), must be \(\.\.\., 2\)"),

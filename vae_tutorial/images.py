@@ -418,6 +418,18 @@ def _load(name, source, labels, frame, layout, scale, root, hidden):
     return images, None if found is None else found[kept]
 
 # %% ../nbs/e12_images.ipynb #90ae5f19
+def _title(images):
+    folder = isinstance(images, (str, os.PathLike))
+    return expanded(images).resolve().name if folder else "images"
+
+
+def _warn_if_one(x):
+    """Warn where all images are the same."""
+    if len(x) > 1 and (x[-1] == x[0]).all() and (x == x[0]).all():
+        warnings.warn(f"images holds the same image {len(x):,} times: was every one of "
+                      "them read?", stacklevel=3)
+
+
 def _split(x, y, rows=slice(None)):
     """Some of the images with their labels; None where there are none."""
     x, y = (None if each is None else torch.from_numpy(np.ascontiguousarray(each[rows]))
@@ -455,8 +467,8 @@ def load_images(images: Any, size: int | tuple[int, int] | None = None, *,
     val, test : like images, optional
         Images to validate and to test with, instead of a fraction of `images`.
     labels : "auto", None or sequence
-        Those that come with the images, none, or for each (of a folder, in the order
-        of the paths) the name of its class or its number from 0.
+        Those that come with the images, none, or for each (in the order of the paths)
+        the name of its class, or its number from 0.
     class_names : sequence of str, optional
         What the numbers mean; for labels that are names, their order.
     mode : {"L", "RGB", "RGBA"}, optional
@@ -487,19 +499,14 @@ def load_images(images: Any, size: int | tuple[int, int] | None = None, *,
     shares = _shares(val_fraction=val_fraction if val is None else 0,
                      test_fraction=test_fraction if test is None else 0)
     x, found = load("images", images, labels)
-    if len(x) > 1 and (x[-1] == x[0]).all() and (x == x[0]).all():
-        warnings.warn(f"images holds the same image {len(x):,} times: was every one of "
-                      "them read?", stacklevel=2)
-    if class_names is None:                     # torchvision's datasets know them
-        class_names = getattr(getattr(images, "dataset", images), "classes", None)
-    y, names = _numbered(found, class_names)
+    _warn_if_one(x)
+    known = getattr(getattr(images, "dataset", images), "classes", None)   # torchvision
+    y, names = _numbered(found, known if class_names is None else class_names)
     rows = _parts(len(x), y, shares, seed)
     train, drawn_val, drawn_test = (_split(x, y, each) for each in rows)
     val = drawn_val if val is None else _own_part(load, "val", val, train, names)
     test = drawn_test if test is None else _own_part(load, "test", test, train, names)
-    folder = isinstance(images, (str, os.PathLike))
-    title = expanded(images).resolve().name if folder else "images"
-    return ImageData(train, val, test, title, "own", names)
+    return ImageData(train, val, test, _title(images), "own", names)
 
 # %% ../nbs/e12_images.ipynb #0110863a
 def _settings_of(source, model):
