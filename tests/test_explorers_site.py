@@ -21,6 +21,7 @@ pytestmark = pytest.mark.deep
 # Pages with their explorers, from the top.
 PLACES = {
     "01_vae": ["reparameterization"],
+    "03_evaluation": ["draw"],
     "04_generation": ["interpolation", "latent"],
     "05_latent_space": ["embedding"],
     "07_sweeps": ["beta"],

@@ -320,6 +320,20 @@ def test_batch_norm_is_trained_where_it_can_be(data):
             train(images(n), epochs=1, model=Own(norm=True), beta=1.0, batch_size=size)
 
 
+@pytest.mark.parametrize("hidden", [lambda f: lambda *given: f(*given), lambda f: partial(elbo, likelihood=lambda logits, x: (logits - x) ** 2 * f.log_sigma)],
+                         ids=["in a function", "in a likelihood"])
+@pytest.mark.parametrize("compile", [False, True])
+def test_a_parameter_that_nothing_would_train_is_refused_unless_it_is_frozen(data, hidden, compile):
+    model, objective = digit_model(), LearnedWidth()
+    objective.log_sigma.data += 1
+    before, call = weights(model), partial(train, data=data, model=model, epochs=1, beta=1.0, objective=hidden(objective), compile=compile)
+    with pytest.raises(ValueError, match=r"^objective depends on a parameter of shape \(\) that nothing trains: make it an nn.Module.*or freeze it"):
+        call()
+    assert weights(model).equal(before)
+    objective.requires_grad_(False)
+    assert len(call()[1]) == 1
+
+
 @pytest.mark.parametrize("wrap", [lambda f: f, lambda f: partial(f), lambda f: f.forward], ids=["module", "partial", "method"])
 def test_an_objective_is_in_training_mode_when_the_model_is(data, wrap):
     class Noisy(LearnedWidth):
@@ -528,9 +542,16 @@ def test_a_model_comes_back_with_its_history_also_compiled_and_of_a_class_of_one
 
 
 def test_convolutions_are_trained_channels_last_and_kept_as_usual_but_not_where_a_model_flattens_with_view(data, tmp_path):
+    class Flat(ConvVAE):
+        def encode(self, x):
+            h = self.encoder[:-2](x)
+            return self.encoder[-1](h.view(len(h), -1)).chunk(2, 1)
+
     model, own, x = conv_model(), Own(), intensities(data.val.images[:5])
-    for each in (model, own):
+    flat = Flat(**model.config)
+    for each in (model, own, flat):
         train(data, epochs=1, model=each, beta=1.0)
+    assert all(p.is_contiguous() for p in flat.parameters()) and flat.reconstruct(x).shape == x.shape
     weight = model.encoder[2].weight
     assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
     assert all(p.is_contiguous() for p in own.parameters()) and own.reconstruct(x).shape == x.shape

@@ -113,6 +113,8 @@ def check_kind(name: str, value: Any, kind: Any, advice: str) -> Any:
         return value
     if hasattr(value, "_orig_mod"):
         advice = "pass the model itself; fit(..., compile=True) compiles it"
+    if isinstance(getattr(value, "module", None), kind):    # as of DataParallel
+        advice = f"pass the one inside, {name}.module"
     article = "an" if kind.__name__[0] in "AEIOU" else "a"
     raise TypeError(f"{name} is {type(value).__name__}, must be {article} "
                     f"{kind.__name__}: {advice}")

@@ -4,13 +4,17 @@
 
 # %% auto #0
 __all__ = ['best_device', 'as_device', 'place', 'has_native_bf16', 'widen', 'bernoulli_sum', 'at_precision', 'compiled',
-           'memory_named', 'out_of_memory']
+           'memory_named', 'out_of_memory', 'free_memory']
 
 # %% ../nbs/e05_devices.ipynb #a3f81ef9
+import math
+import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -40,8 +44,8 @@ def as_device(device: str | torch.device | None = None) -> torch.device:
 
 # %% ../nbs/e05_devices.ipynb #2c24c463
 def place(model: nn.Module, device: torch.device) -> nn.Module:
-    """Move a model to a device, in the memory format that its class asks for."""
-    layout = getattr(model, "memory_format", torch.contiguous_format)
+    """Move a model to a device, in the memory format that its class itself asks for."""
+    layout = vars(type(model)).get("memory_format", torch.contiguous_format)
     if layout == torch.contiguous_format or device.type == "mps":
         return model.to(device)
     return model.to(device, memory_format=layout)   # type: ignore[call-overload]
@@ -124,3 +128,13 @@ def out_of_memory(error: Exception) -> bool:
     words = ("out of memory", "can't allocate memory", "not enough memory")
     known = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
     return known or any(each in str(error) for each in words)
+
+# %% ../nbs/e05_devices.ipynb #e5f92b48
+def free_memory() -> float:
+    """Bytes of memory that are free; infinity where the system does not say."""
+    if Path("/proc/meminfo").exists():
+        text = Path("/proc/meminfo").read_text()
+        return 1024 * int(re.search(r"MemAvailable:\s+(\d+)", text)[1])  # type: ignore
+    if hasattr(os, "sysconf"):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return math.inf

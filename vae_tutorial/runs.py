@@ -356,12 +356,32 @@ def new_scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer,
     return made
 
 
-def check_gradient(loss: Tensor) -> Tensor:
-    """A loss from which a step can learn, or a ValueError."""
-    if loss.requires_grad:
-        return loss
-    raise ValueError("objective gives a loss without a gradient: unfreeze some of the "
-                     "parameters, p.requires_grad_(), or do not detach it")
+def check_gradient(loss: Tensor, trained: Sequence[Tensor] | None = None) -> Tensor:
+    """A loss from which a step can learn, of no parameters but those `trained`."""
+    if not loss.requires_grad:
+        raise ValueError(
+            "objective gives a loss without a gradient: unfreeze some of the "
+            "parameters, p.requires_grad_(), or do not detach it")
+    known = {id(each) for each in trained or ()}
+    for leaf in _leaves(loss) if trained else ():
+        if id(leaf) not in known:
+            raise ValueError(
+                f"objective depends on a parameter of shape {tuple(leaf.shape)} that "
+                "nothing trains: make it an nn.Module that has the parameter, or "
+                "freeze it, p.requires_grad_(False)")
+    return loss
+
+
+def _leaves(loss):
+    """The parameters for which a loss has a gradient, at the ends of its graph."""
+    seen, waiting = {None}, [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node not in seen:
+            seen.add(node)
+            waiting += [before for before, _ in node.next_functions]
+            if hasattr(node, "variable"):
+                yield node.variable
 
 # %% ../nbs/e06_runs.ipynb #31378e75
 class State:
@@ -445,7 +465,8 @@ class Run(State):
         """One step of the optimiser and of both schedules."""
         self.trace.add(terms)
         self.optimizer.zero_grad()
-        check_gradient(terms.loss).backward()
+        trained = self.parameters if self.trace.steps == 1 else None
+        check_gradient(terms.loss, trained).backward()
         self.optimizer.step()
         self.settled &= _is_at(self.beta, self.end)
         self.at = self.beta, float(self.scheduler.get_last_lr()[0])
@@ -645,10 +666,11 @@ def _check_part(name: str, part: Any, shape: tuple, n_classes: int) -> None:
                         f"{line} makes them")
     check_images(f"{name}.images", images, shape)
     check_whole(f"len({name})", len(images))
-    if images.max() == 1:
-        raise ValueError(f"{name}.images holds no other values than 0 and 1, must hold "
-                         "grey values from 0 to 255: 255 * images makes them")
-    if len(images) > 1 and torch.equal(images[1:], images[:-1]):
+    if images.dtype == torch.uint8 and 0 < (high := int(images.max())) < 32:
+        raise ValueError(f"{name}.images holds values from 0 to {high}, must hold grey "
+                         f"values from 0 to 255: load_images(x, scale={high}) makes "
+                         f"{high} white")
+    if "train" in name and len(images) > 1 and torch.equal(images[1:], images[:-1]):
         warnings.warn(f"{name}.images holds the same image {len(images):,} times: was "
                       "every one of them read?", stacklevel=6)
     if isinstance(labels, Tensor) and len(labels) and n_classes:

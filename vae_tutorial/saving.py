@@ -105,6 +105,9 @@ def load_model(path: str | Path, model_class: type[LatentModel] | None = None, *
         Gets the parameters that were saved with the model.
     """
     path = files.expanded(path)
+    if path.is_dir():
+        raise ValueError(f"path is {str(path)!r}, a folder, must be a file: a training "
+                         "is continued with fit(..., checkpoint=folder, resume=True)")
     tensors, notes = files.read_tensors(path)
     if "param_groups" in notes:
         raise ValueError(f"{path} is a checkpoint of a training: continue it with "
