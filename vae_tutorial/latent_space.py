@@ -109,8 +109,7 @@ def tsne(codes: _Points, perplexity: float = 30, seed: int = 0,
         raise ValueError(f"codes has shape {points.shape}, must be (N, D) with D of at "
                          "least 2")
     perplexity = check_number("perplexity", perplexity, low=1)
-    seed = check_seed("seed", seed)
-    check_choice("init", init, ("pca", "random"))
+    seed, init = check_seed("seed", seed), check_choice("init", init, ("pca", "random"))
     width = np.ptp(points, axis=0).max()
     if not 1e-15 < width < 1e15:      # the library would divide by zero, and crash
         raise ValueError(f"codes are {width:g} wide, must be between 1e-15 and 1e15: "
