@@ -476,9 +476,8 @@ class Run(State):
 
     def enter_steps(self, rows: Tensor, betas: Sequence[float], lr: float) -> None:
         """Enter all steps of an epoch that were made elsewhere, with the β of each."""
-        self.trace.rows, self.trace.steps = rows, len(rows)
+        self.trace.rows, self.trace.steps, self.at = rows, len(rows), (betas[-1], lr)
         self.settled = all(_is_at(beta, self.end) for beta in betas)
-        self.at = betas[-1], lr
 
     def finish_epoch(self, reconstruction: float, kl: float) -> None:
         """Enter the epoch with its validation figures, or raise `TrainingDiverged`."""
