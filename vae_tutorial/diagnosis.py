@@ -328,17 +328,23 @@ def _noise(model: BaseVAE, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _reached(model: BaseVAE, loss: Callable, x: Tensor) -> tuple[bool, bool]:
-    """Whether the reconstruction's gradient reaches the encoder, and its logvar."""
+    """Whether the gradient that reaches z also reaches mu, and logvar."""
     with _untouched(model), torch.enable_grad():
         given = x.clone().requires_grad_()
         out = model.train()(given)
         nats = loss(out.logits, x).mean()
         if not nats.requires_grad:
             return False, False
-        grads = torch.autograd.grad(nats, (given, out.mu, out.logvar),
-                                    allow_unused=True)
-    encoder, mu, logvar = (gradient is not None for gradient in grads)
-    return encoder, logvar or not mu            # outputs that are copies say nothing
+        ends = [end for end in (given, out.mu, out.logvar, out.z)
+                if end is not None and end.requires_grad]
+        grads = torch.autograd.grad(nats, ends, allow_unused=True)
+    felt = [end for end, gradient in zip(ends, grads)
+            if gradient is not None and gradient.any()]
+    image, mu, logvar, z = (any(end is each for each in felt)
+                            for end in (given, out.mu, out.logvar, out.z))
+    if not z and out.z is not None and out.z.requires_grad:
+        return True, True                       # not even z: its decoder is dead
+    return image or mu, logvar or not mu        # outputs that are copies say nothing
 
 
 def _dead(model: LatentModel, x: Tensor) -> dict[str, float]:
@@ -376,7 +382,7 @@ class Measurements(Passes):
     def beta(self) -> float:
         """The beta at which distortion and rate balance."""
         slope, price = self.train.slope, self.train.price
-        if price.abs().max() < 0.1:
+        if price.min() > -0.15:
             raise Unseen("the effective beta: no dimension is in use")
         return -((slope * price).sum() / price.square().sum()).item()
 
@@ -484,7 +490,7 @@ def _wrong_scale(m):
     errors = {"x * 255": m.error_of(lambda x: 255 * x),
               "x / 255": m.error_of(lambda x: x / 255)}
     best = min(errors, key=errors.get)
-    if errors[best] < m.error_of(lambda x: x) / 4:
+    if errors[best] < 0.6 * m.error_of(lambda x: x):
         return Seen(f"the model sees far more in {best} than in x: it was trained on "
                     "images of another scale", errors[best], "likely")
     return None
@@ -588,20 +594,6 @@ def _noise_off(m):
     return None
 
 
-@rule("noise-unseen", "z = mu + (logvar / 2).exp() * torch.randn_like(mu)",
-      "01_vae.ipynb", "A sample you can differentiate", ALL)
-def _noise_unseen(m):
-    """A decoder that was never shown the noise: the trace that z = mu leaves."""
-    mu, logvar = m.posterior
-    used = mu.var(0) > 0.5
-    sigma = (logvar / 2).exp().mean(0)[used]
-    if used.any() and 0.9 < sigma.min() and sigma.max() < 1.2:
-        return Seen(f"sigma is {sigma.mean():.2f} in the {len(sigma)} dimensions that "
-                    "tell images apart: the decoder was never shown this noise",
-                    sigma.mean().item(), "likely")
-    return None
-
-
 @rule("noise-in-evaluation", "h = F.dropout(h, training=self.training)",
       "04_generation.ipynb", "Means and draws")
 def _noise_in_evaluation(m):
@@ -633,6 +625,20 @@ def _logvar_misread(m):
                     f"{math.exp(errors['log sigma^2']):.1f}", errors["log sigma^2"])
     return None
 
+
+@rule("noise-unseen", "z = mu + (logvar / 2).exp() * torch.randn_like(mu)",
+      "01_vae.ipynb", "A sample you can differentiate", ALL)
+def _noise_unseen(m):
+    """A decoder that was never shown the noise: the trace that z = mu leaves."""
+    mu, logvar = m.posterior
+    used = mu.var(0) > 0.5
+    sigma = (logvar / 2).exp().mean(0)[used]
+    if used.any() and 0.9 < sigma.min() and sigma.max() < 1.2:
+        return Seen(f"sigma is {sigma.mean():.2f} in the {len(sigma)} dimensions that "
+                    "tell images apart: the decoder was never shown this noise",
+                    sigma.mean().item(), "likely")
+    return None
+
 # %% ../nbs/e14_diagnosis.ipynb #e1400057
 @rule("gradients-pile-up", "optimizer.zero_grad()      # with its brackets",
       "02_training.ipynb", "Six lines", ALL)
@@ -660,7 +666,7 @@ def _mean_over_pixels(m):
 
 @rule("effective-beta", "loss = bce.flatten(1).sum(1).mean() + kl.sum(1).mean()",
       "01_vae.ipynb", "The reductions trap",
-      ("posterior-collapse", "sigma-floor", "holes", "underfitting", "dead-relus"))
+      ("posterior-collapse", "holes", "underfitting", "dead-relus"))
 def _effective_beta(m):
     """Reductions that multiply beta."""
     beta, declared = m.beta, m.declared_beta
@@ -675,7 +681,8 @@ def _effective_beta(m):
 
 
 @rule("beta-still-moving", "beta=LinearBeta(epochs=10)      # fewer than all epochs",
-      "02_training.ipynb", "Schedules of β", ("effective-beta", "posterior-collapse"))
+      "02_training.ipynb", "Schedules of β",
+      ("effective-beta", "posterior-collapse", "holes"))
 def _beta_still_moving(m):
     """A ramp that does not end, or a best epoch from before its end."""
     last, before = m.history[-1], m.history[-2]
@@ -709,7 +716,7 @@ def _steps_too_large(m):
 
 @rule("learning-rate-low", "fit(model, data, epochs, lr=1e-3)", "02_training.ipynb",
       "Six lines", ("stopped-early", "underfitting", "posterior-collapse",
-                    "effective-beta"))
+                    "effective-beta", "holes", "other-world"))
 def _learning_rate_low(m):
     """Still on the first slope, because the steps are tiny."""
     (lr, adam), gained = _rate(m.history), _progress(m)
@@ -721,7 +728,7 @@ def _learning_rate_low(m):
 
 @rule("stopped-early", "fit(model, data, epochs=3 * epochs)", "02_training.ipynb",
       "A number that means the same in every epoch",
-      ("underfitting", "posterior-collapse", "effective-beta", "holes"))
+      ("underfitting", "posterior-collapse", "effective-beta", "holes", "other-world"))
 def _stopped_early(m):
     """A training that was far from over, or never began."""
     with suppress(Unseen):
@@ -738,7 +745,8 @@ def _stopped_early(m):
 
 # %% ../nbs/e14_diagnosis.ipynb #e1400065
 @rule("dead-relus", "fit(model, data, epochs, lr=1e-3)      # and begin anew",
-      "02_training.ipynb", "Six lines", ("posterior-collapse", "underfitting"))
+      "02_training.ipynb", "Six lines",
+      ("posterior-collapse", "underfitting", "effective-beta"))
 def _dead_relus(m):
     """Layers of which nearly nothing is ever above zero."""
     name = max(m.dead, key=m.dead.get, default=None)
@@ -800,7 +808,7 @@ def _sigma_floor(m):
     low = logvar.min()
     held = (logvar - low < 1e-4).float().mean().item()
     sigma = (logvar / 2).exp().median().item()
-    if held > 0.25 and low < -1:
+    if held > 0.25 and low < -0.5:
         return Seen(f"{held:.0%} of all sigma are at {math.exp(low / 2):.2g}, where "
                     "something holds them", math.exp(low / 2), "likely")
     if sigma < 1e-3:
@@ -825,11 +833,12 @@ def _holes(m):
 # %% ../nbs/e14_diagnosis.ipynb #e1400066
 @rule("other-world", "x = data.test.images      # of the data it was trained on",
       "08_conv.ipynb", "What does not belong", ("holes", "overfitting", "few-images",
-                                                "effective-beta"))
+                                                "effective-beta", "underfitting"))
 def _other_world(m):
     """A model that was trained on other images than these."""
     loss = m.loss(m.at_code, m.x_val).mean().item()
-    if loss > 1.2 * m.constant:
+    says_much = not isinstance(m.model, BaseVAE) or m.train.rate.mean() > 3
+    if loss > 1.02 * m.constant and says_much:
         return Seen(f"a reconstruction costs {loss:.0f} nats and one grey picture for "
                     f"all {m.constant:.0f}: it was trained on other images", loss,
                     "likely")
@@ -837,11 +846,11 @@ def _other_world(m):
 
 
 @rule("underfitting", "VAE(hidden_dims=(400,), latent_dim=20)      # a larger one",
-      "03_evaluation.ipynb", "Best and worst, above the floor")
+      "03_evaluation.ipynb", "Best and worst, above the floor", ("holes",))
 def _underfitting(m):
     """Little better than one picture, on old and new images alike."""
     gained = (m.constant - m.val.distortion.mean().item()) / (m.constant - m.floor)
-    if gained < 0.1 and m.beta < 3:
+    if gained < 0.15 and m.beta < 3:
         return Seen(f"the reconstructions gain {gained:.0%} of what lies between one "
                     "picture for all and the floor", gained, "perhaps")
     return None
@@ -1083,10 +1092,10 @@ class Watch:
         if len(history) > 1 and last.settled and 0 < last.kl < 0.1:
             return "posterior-collapse", Seen(
                 f"the KL is {last.kl:.2g} nats: the code says nothing", last.kl)
-        since = history.epochs[history.best.epoch:]
-        if len(since) > 2 and last.loss > 1.02 * history.best.loss and all(
-                b.train_loss < a.train_loss for a, b in zip(since, since[1:])):
+        best = history.best
+        risen = best.settled and last.loss > 1.01 * best.loss
+        if risen and last.epoch > best.epoch + 4 and last.train_loss < best.train_loss:
             return "overfitting", Seen(
-                f"the validation loss has risen since epoch {history.best.epoch}, and "
-                "the training loss goes on falling", last.loss - history.best.loss)
+                f"the validation loss has risen since epoch {best.epoch}, and the "
+                "training loss goes on falling", last.loss - best.loss)
         return None
