@@ -490,7 +490,8 @@ def _wrong_scale(m):
     errors = {"x * 255": m.error_of(lambda x: 255 * x),
               "x / 255": m.error_of(lambda x: x / 255)}
     best = min(errors, key=errors.get)
-    if errors[best] < 0.6 * m.error_of(lambda x: x):
+    one_picture = (m.x_val - m.x.mean(0)).square().mean().item()
+    if errors[best] < 0.6 * min(m.error_of(lambda x: x), one_picture):
         return Seen(f"the model sees far more in {best} than in x: it was trained on "
                     "images of another scale", errors[best], "likely")
     return None
@@ -750,7 +751,7 @@ def _stopped_early(m):
 def _dead_relus(m):
     """Layers of which nearly nothing is ever above zero."""
     name = max(m.dead, key=m.dead.get, default=None)
-    if name is not None and m.dead[name] > 0.95:
+    if name is not None and m.dead[name] > 0.99:
         return Seen(f"{m.dead[name]:.0%} of the units of {name} are zero for every "
                     "image, and no gradient wakes them", m.dead[name])
     return None
@@ -789,7 +790,7 @@ def _overfitting(m):
     return None
 
 # %% ../nbs/e14_diagnosis.ipynb #e1400061
-@rule("posterior-collapse", "fit(model, data, epochs, beta=LinearBeta(epochs=10))",
+@rule("posterior-collapse", "beta=LinearBeta(10)      # once both terms are sums",
       "03_evaluation.ipynb", "Collapse, diagnosed", ("underfitting", "effective-beta"))
 def _posterior_collapse(m):
     """Codes that say nothing."""
