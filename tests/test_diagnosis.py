@@ -4,7 +4,7 @@ import json
 import re
 from collections import namedtuple
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import lru_cache, partial, cache
 from types import SimpleNamespace
 
 import pytest
@@ -17,7 +17,7 @@ from torch import nn
 import vae_tutorial as vt
 from vae_tutorial.autoencoder import Autoencoder, reconstruction_only
 from vae_tutorial.conv import ConvVAE
-from vae_tutorial.data import Split, load_data
+from vae_tutorial.data import Split
 from vae_tutorial.diagnosis import RULES, Foreign
 from vae_tutorial.evaluation import evaluate
 from vae_tutorial.training import fit
@@ -26,7 +26,7 @@ from vae_tutorial.vae import VAE, BaseVAE, Elbo, VAEOutput, elbo, kl_divergence,
 Case = namedtuple("Case", "model data history", defaults=(None,))
 
 
-@lru_cache(maxsize=None)
+@cache
 def digits(train=2000):
     return small_data(train, 500, test=400)
 
@@ -40,7 +40,7 @@ def trained(kind=VAE, data=None, epochs=10, prepare=lambda model: None, config=N
     return Case(model, data, fit(model, data, epochs, **dict(batch_size=64, lr=2e-3, progress=False, device="cpu") | settings))
 
 
-@lru_cache(maxsize=None)
+@cache
 def healthy():
     return trained()
 

@@ -489,8 +489,9 @@ def _wrong_scale(m):
                     mend="images = 255 * images")
     errors = {"x * 255": m.error_of(lambda x: 255 * x),
               "x / 255": m.error_of(lambda x: x / 255)}
-    best = min(errors, key=errors.get)
-    if errors[best] < 0.6 * m.error_of(lambda x: x):
+    best = min(errors, key=errors.__getitem__)
+    one_picture = (m.x_val - m.x.mean(0)).square().mean().item()
+    if errors[best] < 0.6 * min(m.error_of(lambda x: x), one_picture):
         return Seen(f"the model sees far more in {best} than in x: it was trained on "
                     "images of another scale", errors[best], "likely")
     return None
@@ -617,7 +618,7 @@ def _logvar_misread(m):
                 "sigma^2": logvar.abs().clamp(min=1e-30).log() / 2}
     errors = {name: (width - reading).abs().median().item()
               for name, reading in readings.items()}
-    best = min(errors, key=errors.get)
+    best = min(errors, key=errors.__getitem__)
     if errors["log sigma^2"] > 0.2:
         as_what = best if errors[best] < 0.2 else "something else"
         return Seen(f"forward draws z as if logvar were {as_what}, and the KL takes it "
@@ -749,8 +750,8 @@ def _stopped_early(m):
       ("posterior-collapse", "underfitting", "effective-beta"))
 def _dead_relus(m):
     """Layers of which nearly nothing is ever above zero."""
-    name = max(m.dead, key=m.dead.get, default=None)
-    if name is not None and m.dead[name] > 0.95:
+    name = max(m.dead, key=m.dead.__getitem__, default=None)
+    if name is not None and m.dead[name] > 0.99:
         return Seen(f"{m.dead[name]:.0%} of the units of {name} are zero for every "
                     "image, and no gradient wakes them", m.dead[name])
     return None
@@ -789,7 +790,7 @@ def _overfitting(m):
     return None
 
 # %% ../nbs/e14_diagnosis.ipynb #e1400061
-@rule("posterior-collapse", "fit(model, data, epochs, beta=LinearBeta(epochs=10))",
+@rule("posterior-collapse", "beta=LinearBeta(10)      # once both terms are sums",
       "03_evaluation.ipynb", "Collapse, diagnosed", ("underfitting", "effective-beta"))
 def _posterior_collapse(m):
     """Codes that say nothing."""
@@ -929,7 +930,7 @@ def _plot(m: Measurements) -> Figure:
     rows, names = [m.x_val[:8], m.at_code[:8].sigmoid()], ["image", "reconstruction"]
     with suppress(Unseen):
         kl = kl_divergence(*m.posterior).mean(0).sort(descending=True).values.cpu()
-        axes[1].bar(range(len(kl)), kl)
+        axes[1].bar(range(len(kl)), kl.tolist())
         generator = torch.Generator().manual_seed(m.seed)
         z = torch.randn(8, len(kl), generator=generator).to(m.x)
         with torch.no_grad():
@@ -938,7 +939,6 @@ def _plot(m: Measurements) -> Figure:
     axes[1].set(xlabel="latent dimension, sorted", ylabel="KL (nats)")
     images = torch.cat([row.clamp(0, 1) for row in rows])
     show_images(images, columns=8, row_labels=names, ax=axes[2])
-    fig.tight_layout()
     return fig
 
 # %% ../nbs/e14_diagnosis.ipynb #e1400073
@@ -993,7 +993,8 @@ def _as_data(data: Any, model: Any) -> ImageData:
         data = Split(data, None)                 # type: ignore[arg-type]
     if isinstance(data, Split):
         parts = data.images.split(math.ceil(len(data) / 2))
-        train, val = (Split(part, None) for part in (parts[0], parts[-1]))
+        train, val = (Split(part, None)         # type: ignore[arg-type]
+                      for part in (parts[0], parts[-1]))
         return ImageData(train, val, None, "images", "own", ())
     data = as_image_data(data, model)
     return check_kind("data", data, ImageData, "load_data and load_images give one")
