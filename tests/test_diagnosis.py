@@ -212,6 +212,7 @@ def test_finding_names_evidence_line_and_section(case):
     text = repr(found)
     assert all(part in text for part in ("1. mean-over-pixels (certain)", finding.mend, finding.page, finding.section))
     assert "posterior-collapse" in {each.rule for each in found.explained} and "posterior-collapse" in text
+    assert max(map(len, text.splitlines())) <= 88
 
 
 def headings(page):
@@ -455,4 +456,4 @@ def test_watch_says_early_and_once_what_is_wrong(name, capsys):
     watch, settings = vt.Watch(), dict(epochs=3) | WATCHED[name]
     trained(data=digits(settings.pop("train", 1000)), callbacks=[watch], **settings)
     (line,) = capsys.readouterr().out.splitlines()
-    assert watch.said.rule == name and re.match(rf"Watch, epoch \d+: {name}: .+ Mend: ", line)
+    assert watch.said.rule == name and re.match(rf"Watch, epoch \d+: {name}: .", line)

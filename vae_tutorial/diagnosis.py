@@ -9,6 +9,7 @@ __all__ = ['RULES', 'ALL', 'Unseen', 'Foreign', 'Pictures', 'Passes', 'Terms', '
 # %% ../nbs/e14_diagnosis.ipynb #e1400005
 import math
 import re
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -857,6 +858,11 @@ def _underfitting(m):
     return None
 
 # %% ../nbs/e14_diagnosis.ipynb #e1400071
+def _wrapped(text: str) -> str:
+    """Text in lines as wide as a page, with room for a number before the first."""
+    return textwrap.fill(text, 84, subsequent_indent="   ")
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that is wrong with a model.
@@ -874,8 +880,8 @@ class Finding:
     section: str
 
     def __str__(self) -> str:
-        return (f"{self.rule} ({self.sure}): {self.sees}\n"
-                f"   mend: {self.mend}\n   read: {self.page}, {self.section}")
+        return (_wrapped(f"{self.rule} ({self.sure}): {self.sees}") +
+                f"\n   mend: {self.mend}\n   read: {self.page}, {self.section}")
 
 
 @dataclass(frozen=True, repr=False)
@@ -896,13 +902,12 @@ class Diagnosis:
     def __repr__(self) -> str:
         lines = [f"{i}. {finding}" for i, finding in enumerate(self.findings, start=1)]
         if not lines:
-            lines = [f"Nothing is wrong, as far as {len(self.looked)} rules can see: "
-                     + ", ".join(self.looked)]
-        if self.explained:
-            lines.append("It explains: " + ", ".join(f.rule for f in self.explained))
-        lines += [f"Note: {note}" for note in self.notes]
-        if self.unseen:
-            lines.append("Not looked at: " + "; ".join(self.unseen))
+            lines = [_wrapped(f"Nothing is wrong, as far as {len(self.looked)} rules "
+                              f"can see: {', '.join(self.looked)}")]
+        told = {"It explains": [each.rule for each in self.explained],
+                "Note": self.notes, "Not looked at": self.unseen}
+        lines += [_wrapped(f"{what}: {'; '.join(each)}") for what, each in told.items()
+                  if each]
         return "\n".join(lines)
 
     def plot(self) -> Figure:
@@ -1067,7 +1072,7 @@ class Watch:
             if found is not None:
                 self.said = _finding(*found)
                 print(f"Watch, epoch {len(history)}: {self.said.rule}: "
-                      f"{self.said.sees}. Mend: {self.said.mend}")
+                      f"{self.said.sees}")
 
     def _probed(self, model: LatentModel) -> tuple[str, Seen] | None:
         generator = torch.Generator().manual_seed(0)
