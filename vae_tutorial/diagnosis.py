@@ -338,13 +338,14 @@ def _reached(model: BaseVAE, loss: Callable, x: Tensor) -> tuple[bool, bool]:
             return False, False
         ends = [end for end in (given, out.mu, out.logvar, out.z)
                 if end is not None and end.requires_grad]
-        grads = torch.autograd.grad(nats, ends, allow_unused=True)
+        grads = torch.autograd.grad(nats, ends, allow_unused=True, retain_graph=True)
+        if ends[-1] is out.z and (grads[-1] is None or not grads[-1].any()):
+            # not even z feels it, for the decoder is dead: ask z alone
+            grads = torch.autograd.grad(out.z.sum(), ends, allow_unused=True)
     felt = [end for end, gradient in zip(ends, grads)
             if gradient is not None and gradient.any()]
-    image, mu, logvar, z = (any(end is each for each in felt)
-                            for end in (given, out.mu, out.logvar, out.z))
-    if not z and out.z is not None and out.z.requires_grad:
-        return True, True                       # not even z: its decoder is dead
+    image, mu, logvar = (any(end is each for each in felt)
+                         for end in (given, out.mu, out.logvar))
     return image or mu, logvar or not mu        # outputs that are copies say nothing
 
 
