@@ -19,7 +19,7 @@ __all__ = ["load_data", "load_images", "ImageData", "Split", "show_images",
            "ConstantBeta", "LinearBeta", "CosineBeta", "SigmoidBeta", "CyclicalBeta",
            "evaluate", "interpolate", "traverse", "manifold_grid", "encodings",
            "tsne", "sweep", "save_model", "load_model", "load_pretrained",
-           "LatentExplorer", "DrawExplorer", "prepare_image"]
+           "diagnose", "Watch", "LatentExplorer", "DrawExplorer", "prepare_image"]
 
 _HOMES = {
     "data": "ImageData Split binarize intensities load_data", "images": "load_images",
@@ -32,12 +32,13 @@ _HOMES = {
     "generation": "interpolate manifold_grid traverse",
     "latent_space": "encodings tsne", "conv": "ConvVAE",
     "autoencoder": "Autoencoder reconstruction_only", "handwriting": "prepare_image",
-    "explorers": "DrawExplorer LatentExplorer"}
+    "diagnosis": "Watch diagnose", "explorers": "DrawExplorer LatentExplorer"}
 
 if TYPE_CHECKING:       # for editors, which read code and do not run it
     from vae_tutorial.autoencoder import Autoencoder, reconstruction_only
     from vae_tutorial.conv import ConvVAE
     from vae_tutorial.data import ImageData, Split, binarize, intensities, load_data
+    from vae_tutorial.diagnosis import Watch, diagnose
     from vae_tutorial.evaluation import evaluate
     from vae_tutorial.explorers import DrawExplorer, LatentExplorer
     from vae_tutorial.generation import interpolate, manifold_grid, traverse
