@@ -20,6 +20,7 @@ from vae_tutorial.conv import ConvVAE
 from vae_tutorial.data import Split
 from vae_tutorial.diagnosis import RULES, Foreign
 from vae_tutorial.evaluation import evaluate
+from vae_tutorial.saving import about_pretrained
 from vae_tutorial.training import fit
 from vae_tutorial.vae import VAE, BaseVAE, Elbo, VAEOutput, elbo, kl_divergence, reconstruction_loss
 
@@ -185,17 +186,28 @@ def rules(diagnosis):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.deep) if "," in name else name for name in BROKEN])
 def test_broken_model_is_caught_by_its_own_rule_and_no_other(name, case):
     assert rules(vt.diagnose(*case(name))) == [name.partition(",")[0]]
 
 
-@pytest.mark.parametrize("name", HEALTHY)
+OFTEN = ("20 dimensions", "ramped", "beta of 4", "gaussian", "an autoencoder")
+
+
+@pytest.mark.parametrize("name", [name if name in OFTEN else pytest.param(name, marks=pytest.mark.deep) for name in HEALTHY])
 def test_nothing_is_found_in_a_healthy_model(name, case):
     model, data, history = case(name)
     for found in (vt.diagnose(model, data, history), vt.diagnose(model, data)):
         assert not found.findings, found
         assert "Nothing is wrong" in repr(found)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("name", json.loads((ROOT / "vae_tutorial" / "pretrained" / "index.json").read_text(encoding="utf-8")))
+def test_nothing_is_found_in_a_model_that_comes_with_the_package(name):
+    model, data = vt.load_pretrained(name), vt.load_data(name.partition("-")[0])
+    for history in (None, about_pretrained(name)["history"]):
+        assert not vt.diagnose(model, data, history, n_images=500).findings
 
 
 def test_every_rule_has_a_broken_model():

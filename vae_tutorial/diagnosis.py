@@ -937,6 +937,7 @@ def _plot(m: Measurements) -> Figure:
     with suppress(Unseen):
         kl = kl_divergence(*m.posterior).mean(0).sort(descending=True).values.cpu()
         axes[1].bar(range(len(kl)), kl.tolist())
+        axes[1].set_ylim(0, max(1.05 * kl[0].item(), 0.5))
         generator = torch.Generator().manual_seed(m.seed)
         z = torch.randn(8, len(kl), generator=generator).to(m.x)
         with torch.no_grad():
