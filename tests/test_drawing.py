@@ -81,7 +81,7 @@ def test_thin_pen_becomes_white_and_the_box_keeps_its_proportions():
     assert all(13.5 <= at <= 14.5 for at in mass)
 
 
-def test_every_form_of_a_picture_is_taken(tmp_path):
+def test_every_form_of_a_picture_is_taken(tmp_path, monkeypatch):
     picture = 255 - draw_strokes(SEVEN)
     wanted, image = prepare_image(picture), Image.fromarray(picture)
     image.convert("RGB").save(tmp_path / "seven.png")
@@ -93,7 +93,9 @@ def test_every_form_of_a_picture_is_taken(tmp_path):
     clear.putalpha(Image.fromarray(255 - picture))
     colours = np.repeat(picture[..., None], 3, axis=-1)
     tensor = torch.from_numpy(picture)
-    for form in (tmp_path / "seven.png", str(tmp_path / "turned.png"), image, clear, tensor, tensor[None] / 255, picture / 255,
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    for form in (tmp_path / "seven.png", str(tmp_path / "turned.png"), "~/seven.png", image, clear, tensor, tensor[None] / 255, picture / 255,
                  picture[..., None], colours, torch.from_numpy(colours).movedim(-1, 0), picture[:, ::-1][:, ::-1]):
         assert (prepare_image(form).int() - wanted.int()).abs().max() <= 1
     assert (prepare_image(picture < 128).int() - wanted.int()).abs().max() <= 64        # without the grey of the edges

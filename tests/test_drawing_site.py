@@ -18,7 +18,8 @@ from vae_tutorial.vae import kl_divergence, reconstruction_loss
 
 pytestmark = pytest.mark.deep
 
-PAGE, NUMBER, MODEL = "09_explorers", 6, "mnist-mlp-20d"
+# each page with a sheet, which of its explorers that is, and whose model it shows
+PAGES = {"03_evaluation": (0, "mnist-mlp-20d"), "09_explorers": (6, "mnist-mlp-20d")}
 DRAWINGS = {
     "1": [[(0.56, 0.15), (0.5, 0.5), (0.45, 0.85)]],
     "0": [[(0.5 + 0.22 * np.sin(t), 0.5 - 0.3 * np.cos(t)) for t in np.linspace(0, 6.2, 24)]],
@@ -30,17 +31,16 @@ DRAWINGS = {
 @pytest.fixture
 def sheet(explorer):  # noqa: F811
     """Return a function that opens the page and gives the explorer, with its sheet in the middle of the window."""
-    def find(**options):
-        found = explorer(PAGE, NUMBER, **options)
+    def find(page="09_explorers", **options):
+        found = explorer(page, PAGES[page][0], **options)
         found.locator(".vae-sheet").evaluate("sheet => sheet.scrollIntoView({ block: 'center', behavior: 'instant' })")
         return found
     return find
 
 
-@pytest.fixture(scope="module")
-def digits():
-    """Return the images and labels that travel with the page."""
-    state = json.loads((ROOT / "nbs" / "widgets" / f"{PAGE}.json").read_text())["application/vnd.jupyter.widget-state+json"]["state"]
+def digits(page):
+    """Return the images and labels that travel with a page."""
+    state = json.loads((ROOT / "nbs" / "widgets" / f"{page}.json").read_text())["application/vnd.jupyter.widget-state+json"]["state"]
     (drawing,) = (widget for widget in state.values() if "strokes" in widget["state"])
     buffers = {buffer["path"][0]: base64.b64decode(buffer["data"]) for buffer in drawing["buffers"]}
     sheet = torch.from_numpy(pixels(buffers["images"])).byte()
@@ -99,8 +99,9 @@ def neighbours(found):
 
 
 @pytest.mark.parametrize("name", DRAWINGS)
-def test_what_is_shown_of_a_drawing_is_what_python_computes(sheet, digits, name):
-    found, model = sheet(), load_pretrained(MODEL)
+@pytest.mark.parametrize("page", PAGES)
+def test_what_is_shown_of_a_drawing_is_what_python_computes(sheet, page, name):
+    found, model = sheet(page), load_pretrained(PAGES[page][1])
     strokes = draw(found, DRAWINGS[name])
     image = seen(found)
     assert (image.int() - prepare_image(draw_strokes(strokes)).int()).abs().max() <= 1
@@ -111,7 +112,7 @@ def test_what_is_shown_of_a_drawing_is_what_python_computes(sheet, digits, name)
         assert (shown - right).abs().max() <= 1e-3
     assert nats(found) == pytest.approx([loss, kl, loss + kl], abs=0.06)
     assert (picture(found.locator(".vae-seen canvas").nth(1)) - decoded(model, mu[0].tolist())).abs().max() <= 1
-    images, labels = digits
+    images, labels = digits(page)
     nearest = nearest_neighbours(encodings(model, images), mu, k=10)[0]
     assert neighbours(found) == [str(labels[i]) for i in nearest]
     for canvas, i in zip(found.locator(".vae-near canvas").all(), nearest, strict=True):

@@ -21,11 +21,13 @@ pytestmark = pytest.mark.deep
 # Pages with their explorers, from the top.
 PLACES = {
     "01_vae": ["reparameterization"],
+    "03_evaluation": ["draw"],
     "04_generation": ["interpolation", "latent"],
     "05_latent_space": ["embedding"],
     "07_sweeps": ["beta"],
     "08_conv": ["latent"],
     "09_explorers": ["latent", "latent", "interpolation", "embedding", "beta", "reparameterization", "draw", "latent", "embedding", "latent"],
+    "11_own_images": ["latent"],
 }
 PIXELS = """canvas => Array.from(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data)
                           .filter((_, i) => i % 4 === 0)"""

@@ -2,13 +2,15 @@
 import os
 import re
 import warnings
-from functools import partial
+from functools import cache, partial
+from io import BytesIO
 
 import numpy as np
 import pytest
 import torch
 from factories import generator, tiny
 from PIL import Image
+from sklearn.datasets import load_sample_images
 from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
 
 import vae_tutorial as vt
@@ -64,10 +66,29 @@ def folder_of(path, pictures):
     return path
 
 
-def photos(path, count):
-    """Write JPEGs of mixed sizes; return the folder."""
-    sizes = np.random.default_rng(0).integers(30, 90, (count, 2))
-    return folder_of(path, {f"{i}.jpg": Image.fromarray(noise(*size, 3, seed=i)) for i, size in enumerate(sizes)})
+def turned(picture, orientation):
+    """Return the bytes of a JPEG that says how it is to be turned."""
+    exif, file = Image.Exif(), BytesIO()
+    exif[0x0112] = orientation
+    picture.save(file, "JPEG", quality=95, exif=exif)
+    return file.getvalue()
+
+
+@cache
+def photographs():
+    """Return the two photographs that come with scikit-learn, (427, 640, 3)."""
+    return load_sample_images().images
+
+
+def photos(path, count, smallest=40, largest=120):
+    """Write JPEGs of mixed sizes, upright and across, some turned by their camera, some grey; return the folder."""
+    path.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for i, (height, width) in enumerate(rng.integers(smallest, largest, (count, 2))):
+        top, left = rng.integers((427 - height, 640 - width))
+        part = Image.fromarray(photographs()[i % 2][top:top + height, left:left + width])
+        (path / f"{i}.jpg").write_bytes(turned(part.convert("L") if i % 10 == 7 else part, orientation=(1, 1, 3, 6, 8)[i % 5]))
+    return path
 
 
 def small(shape, **config):
@@ -99,24 +120,37 @@ def tensors(n=60, shape=(3, 16, 16)):
 
 
 ROADS = {
-    "a folder": (lambda path: photos(path / "holiday", 200), {"size": 16}, (160, 20, 20), (3, 16, 16), 0),
+    "200 photographs": (lambda path: photos(path / "holiday", 200), {"size": 16}, (160, 20, 20), (3, 16, 16), 0),
     "sub-folders": (lambda path: photos(photos(path / "pets" / "cat", 30).parent / "dog", 30).parent, {"size": 16}, (48, 6, 6), (3, 16, 16), 2),
     "an array": (lambda path: noise(60, 16, 12, 3) / 255, {}, (48, 6, 6), (3, 16, 12), 0),
     "a tensor": (lambda path: torch.rand(60, 1, 9, 9), {}, (48, 6, 6), (1, 9, 9), 0),
     "a TensorDataset": (lambda path: tensors(), {}, (48, 6, 6), (3, 16, 16), 3),
     "a DataLoader": (lambda path: DataLoader(tensors(), batch_size=7), {}, (48, 6, 6), (3, 16, 16), 3),
-    "pictures": (lambda path: [halves(size=(20 + i, 30)) for i in range(60)], {"size": (12, 14)}, (48, 6, 6), (3, 12, 14), 0)}
+    "pictures": (lambda path: [plain((i, 0, 99), (20 + i, 30)) for i in range(60)], {"size": (12, 14)}, (48, 6, 6), (3, 12, 14), 0),
+    "three photographs": (lambda path: photos(path / "three", 3), {"size": 17, "mode": "L"}, (3, 3, 3), (1, 17, 17), 0),
+    "5,000 colour images": (lambda path: noise(5000, 96, 96, 3), {"size": 64}, (4000, 500, 500), (3, 64, 64), 0)}
 
 
-@pytest.mark.parametrize("make, given, sizes, shape, classes", ROADS.values(), ids=ROADS)
-@pytest.mark.filterwarnings("ignore:data.*holds the same image")
-def test_every_road_leads_to_a_trained_model(make, given, sizes, shape, classes, tmp_path):
-    data = vt.load_images(make(tmp_path), **given)
+def trained(name, folder):
+    """Go down a road: load, train, save, load; return data, history and both models, the trained one and the one that came back."""
+    make, given, *_ = ROADS[name]
+    data = vt.load_images(make(folder), **given)
+    model = small(data.image_shape, latent_dim=2 + list(ROADS).index(name) % 2)     # an explorer with a plane, or with sliders alone
+    history = fit_once(model, data)
+    save_model(model, folder / "model.safetensors", history)
+    return data, history, model, load_model(folder / "model.safetensors")[0]
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.deep) if name.startswith("5,000") else name for name in ROADS])
+@pytest.mark.filterwarnings("ignore:3 images are too few")
+def test_every_road_leads_to_a_trained_model_that_is_kept_and_explored(name, tmp_path):
+    *_, sizes, shape, classes = ROADS[name]
+    data, history, model, again = trained(name, tmp_path)
     assert isinstance(data, ImageData) and data.source == "own" and data.image_shape == shape and len(data.class_names) == classes
     assert tuple(len(part) for part in (data.train, data.val, data.test)) == sizes and data.train.images.dtype == torch.uint8
-    model = small(data.image_shape)
-    history = fit_once(model, data)
-    assert len(history) == 1 and evaluate(model, data.test, n_samples=2, progress=False).loss > 0
+    losses = [evaluate(each, data.test, n_samples=2, progress=False).loss for each in (model, again)]
+    assert len(history) == 1 and losses[0] == losses[1] > 0
+    assert LatentExplorer(again, data).start_names == list(data.class_names or [data.name])
 
 
 def test_fit_takes_what_load_images_takes_and_a_folder_in_the_size_of_the_model(tmp_path):
@@ -131,45 +165,21 @@ def test_fit_takes_what_load_images_takes_and_a_folder_in_the_size_of_the_model(
         fit_once(small((3, 8, 8)), torch.rand(30, 3, 16, 16))           # an array is not resized unasked
 
 
+def test_labels_that_nothing_is_trained_with_are_no_obstacle():
+    targets = TensorDataset(torch.rand(20, 1, 5, 6, generator=generator()), torch.linspace(0, 1, 20))
+    assert len(fit_once(tiny(input_shape=(1, 5, 6)), targets)) == 1
+
+
 def test_sweep_takes_them_too(tmp_path):
     table = vt.sweep(torch.rand(20, 1, 5, 6), {"seed": [0, 1]}, folder=tmp_path / "sweep", epochs=1, latent_dim=2, hidden_dims=(3,),
                      input_shape=(1, 5, 6), progress=False)
     assert len(table) == 2 and (table.error == "").all()
 
 
-def test_three_images_are_trained_on_evaluated_saved_and_loaded(tmp_path):
-    with pytest.warns(UserWarning, match="^3 images are too few to hold some back: the training images stand in for val and test"):
+def test_three_images_stand_in_for_one_another_and_a_warning_says_what_that_means(tmp_path):
+    with pytest.warns(UserWarning, match="^3 images are too few to hold some back: the training images stand in for val and test.*nothing of new ones"):
         data = vt.load_images(photos(tmp_path / "three", 3), size=16)
     assert len(everything(data)) == len(data.train) == len(data.val) == len(data.test) == 3
-    model = small(data.image_shape)
-    history = fit_once(model, data)
-    loss = evaluate(model, data.test, n_samples=2, progress=False).loss
-    save_model(model, tmp_path / "model.safetensors", history)
-    again, _ = load_model(tmp_path / "model.safetensors")
-    assert evaluate(again, data.test, n_samples=2, progress=False).loss == loss
-
-
-@pytest.mark.deep
-def test_five_thousand_colour_images_cut_to_another_size():
-    data = vt.load_images(noise(5000, 96, 96, 3), size=64)
-    assert (len(data.train), len(data.val), len(data.test)) == (4000, 500, 500) and data.image_shape == (3, 64, 64)
-    assert len(fit_once(small(data.image_shape), data)) == 1
-
-
-@pytest.mark.parametrize("latent_dim", [2, 5])
-def test_the_five_lines_end_in_an_explorer_of_a_flat_folder_in_colour(tmp_path, latent_dim):
-    data = vt.load_images(photos(tmp_path / "holiday", 30), size=17)
-    model = small(data.image_shape, latent_dim=latent_dim)
-    fit_once(model, data)
-    explorer = LatentExplorer(model, data)
-    assert explorer.class_names == explorer.start_names == ["holiday"] and explorer.decoder.image_shape
-
-
-def test_grey_classes_go_to_an_explorer(tmp_path):
-    photos(photos(tmp_path / "pets" / "cat", 20).parent / "dog", 20)
-    data = vt.load_images(tmp_path / "pets", size=16, mode="L")
-    explorer = LatentExplorer(small(data.image_shape, latent_dim=3), data)
-    assert explorer.class_names == list(data.class_names) and len(explorer.start_names) == len(set(data.test.labels.tolist()))
 
 
 # --- arrays --------------------------------------------------------------------------------------
@@ -190,10 +200,11 @@ ARRAYS = {
     "three, said": (GREYS[:3], {"layout": "NHW"}, GREYS[:3, None]), "one, said": (GREYS[:3], {"layout": "CHW"}, GREYS[None, :3]),
     "3 wide and 3 channels": (noise(7, 3, 9, 3), {}, "which may be NCHW or NHWC: say which with layout='NCHW'"),
     "3 wide, said": (noise(7, 3, 9, 3), {"layout": "NCHW"}, noise(7, 3, 9, 3)),
-    "two channels": (noise(7, 2, 9, 8), {}, "has shape (7, 2, 9, 8), must be .* keep one of two channels"),
-    "two channels last": (noise(7, 9, 8, 2), {}, "has shape (7, 9, 8, 2), must be .* keep one of two channels"),
+    "two channels": (noise(7, 2, 9, 8), {}, "has shape (7, 2, 9, 8), must be .*: images[:, 0] or images[..., 0] keeps the first channel"),
+    "two channels last": (noise(7, 9, 8, 2), {}, "has shape (7, 9, 8, 2), must be .*: images[:, 0] or images[..., 0] keeps the first channel"),
     "said wrongly": (FIRST, {"layout": "NHWC"}, "has shape (7, 3, 9, 8), must be NHWC, with C of 1"),
-    "flat": (noise(7, 72), {}, "has shape (7, 72), must be NHW or NCHW"), "none": (GREYS[:0], {}, "has shape (0, 9, 8), must hold at least one image"),
+    "flat": (noise(7, 72), {}, "has shape (7, 72), must be NHW or NCHW.*, images.reshape(-1, 28, 28) undoes a flattening"),
+    "none": (GREYS[:0], {}, "has shape (0, 9, 8), must hold at least one image"),
     # types and scales
     "floats to 1": (GREYS / 255, {}, GREYS[:, None]), "float32 to 1": ((GREYS / 255).astype(np.float32), {}, GREYS[:, None]),
     "floats to 255": (GREYS.astype(float), {}, GREYS[:, None]), "whole numbers": (GREYS.astype(np.int64), {}, GREYS[:, None]),
@@ -202,10 +213,14 @@ ARRAYS = {
     "all black": (0 * GREYS, {}, 0 * GREYS[:, None]), "16 bits": (GREYS.astype(np.uint16) * 257, {"scale": 65535}, GREYS[:, None]),
     "normalised": (GREYS / 127.5 - 1, {"scale": (-1, 1)}, GREYS[:, None]), "inverted": (GREYS, {"scale": (255, 0)}, 255 - GREYS[:, None]),
     "to 15": (DARK, {}, "holds float32 from 0 to 15, which leaves open what is white: scale=15 says that 15 is"),
+    "bytes to 15": (DARK.astype(np.uint8), {}, "holds uint8 from 0 to 15, which leaves open what is white: scale=15 says that 15 is"),
+    "dark bytes": (GREYS // 8 + 1, {}, (GREYS // 8 + 1)[:, None]),
     "to 15, said": (DARK, {"scale": 15}, 17 * (GREYS // 16)[:, None]),
     "bytes of 0 and 1": ((GREYS > 99).astype(np.uint8), {}, "holds uint8 from 0 to 1, which leaves open what is white: scale=1"),
     "bytes of 0 and 1, said": ((GREYS > 99).astype(np.uint8), {"scale": 1}, 255 * (GREYS > 99)[:, None]),
-    "normalised, not said": (GREYS / 127.5 - 1, {}, "holds float64 from -1 to 1, which leaves open"),
+    "normalised, not said": (GREYS / 127.5 - 1, {}, "holds float64 from -1 to 1, which leaves open what is white: scale=(-1, 1) says that -1 is black and"),
+    "mean and deviation": (((FIRST / 255 - [[[0.485]], [[0.456]], [[0.406]]]) / 0.225).astype(np.float32), {},
+                           "holds float32 from -2.15.* to 2.64.*, which leaves open what is white: undo the normalisation, x * std + mean for each channel"),
     "16 bits, not said": (GREYS.astype(np.uint16) * 257, {}, "holds uint16 from 0 to 65535, which leaves open"),
     "NaN": (GREYS / np.where(GREYS, 255, np.nan), {}, r"holds \d+ values that are NaN or infinite"),
     "beyond the scale": (GREYS, {"scale": 100}, "holds values from 0 to 255, must be from 0 to 100, as scale=100 says"),
@@ -214,7 +229,7 @@ ARRAYS = {
 
 
 @pytest.mark.parametrize("array, given, wanted", ARRAYS.values(), ids=ARRAYS)
-@pytest.mark.filterwarnings("ignore:. images are too few")
+@pytest.mark.filterwarnings("ignore:. images are too few", "ignore:images holds the same image")
 def test_what_is_certain_is_found_out_and_what_is_not_is_refused(array, given, wanted):
     if isinstance(wanted, str):
         message = wanted if "\\" in wanted else re.escape(wanted).replace(r"\.\*", ".*")
@@ -228,7 +243,10 @@ def test_what_is_certain_is_found_out_and_what_is_not_is_refused(array, given, w
 @pytest.mark.parametrize("wrong, error, message", [
     (None, TypeError, "images is NoneType, must be a folder, an array, a tensor, a Dataset, a DataLoader or a list"), (3, TypeError, "images is int"),
     (np.array(["a"]), TypeError, "images holds <U1, must hold real numbers"), ("not there", FileNotFoundError, "images is 'not there', must be a folder"),
-    ([], ValueError, "images has shape"), ([np.zeros((3, 4, 5)), np.zeros((3, 5, 5))], ValueError, "the images have shapes from .* must have one size")])
+    ([], ValueError, "images has shape"), ([np.zeros((3, 4, 5)), np.zeros((3, 5, 5))], ValueError, "the images have shapes from .* must have one size"),
+    ([*GREYS, *GREYS / 255], TypeError, "the images hold float and uint8, must hold one type, in which one number is white: x / 255 of bytes"),
+    ([*torch.from_numpy(GREYS), *GREYS.astype(int)], TypeError, "the images hold int64 and uint8, must hold one type"),
+    ([Image.fromarray(GREYS[0]), GREYS[0] / 255], TypeError, "the images hold float and uint8")])
 def test_what_holds_no_images(wrong, error, message):
     with pytest.raises(error, match=f"^{message}"):
         load_images(wrong)
@@ -284,12 +302,15 @@ def test_items_keep_their_labels(source, classes, names):
 
 def test_a_loader_is_asked_for_the_images_that_its_sampler_chooses():
     loader = DataLoader(TENSORS, 2, sampler=SubsetRandomSampler([1, 4]))
-    assert everything(load_images(loader, val_fraction=0, test_fraction=0)) == {FIRST[1].tobytes(), FIRST[4].tobytes()}
+    assert everything(load_images(loader, class_names="abc", val_fraction=0, test_fraction=0)) == {FIRST[1].tobytes(), FIRST[4].tobytes()}
 
 
 @pytest.mark.parametrize("labels, message", [
-    ([1, 2, 3, 1, 2, 3, 1], "labels go from 1 to 3, must count the classes from 0: labels - 1"), ([-1, 0, 0, 0, 0, 0, 0], "labels go from -1 to 0"),
-    ([0, 0, 0, 0, 0, 0, 10**9], "labels go from 0 to 1000000000, must count"), (torch.zeros(7, 40), r"labels has shape \(7, 40\), must be \(7,\)"),
+    ([1, 2, 3, 1, 2, 3, 1], r"labels are 1, 2, 3, must count the classes from 0 to 2: labels - 1 does, class_names=range\(4\) allows for empty classes"),
+    ([1, 2, 4, 1, 2, 4, 1], r"labels are 1, 2, 4, must count the classes from 0 to 2: \[str\(each\) for each in labels\] makes names of them"),
+    ([-1, 0, 0, 0, 0, 0, 0], "labels are -1, 0, must count"),
+    (range(2001, 2008), "labels are 2001, 2002, 2003, 2004, 2005, …, must count the classes from 0 to 6"),
+    ([0, 0, 0, 0, 0, 0, 10**9], "labels are 0, 1000000000, must count"), (torch.zeros(7, 40), r"labels has shape \(7, 40\), must be \(7,\)"),
     ([0.5] * 7, "labels are float64, must be numbers of classes or their names; labels=None")])
 @pytest.mark.filterwarnings("ignore:. images are too few")
 def test_labels_that_are_no_classes(labels, message):
@@ -300,9 +321,16 @@ def test_labels_that_are_no_classes(labels, message):
 
 
 def test_numbers_of_classes_and_their_names():
-    data = load_images(GREYS, labels=[2, 3, 2, 3, 2, 3, 2], val_fraction=0)
-    assert data.class_names == ("0", "1", "2", "3") and set(data.train.labels.tolist()) == {2, 3}
+    gaps = [2, 3, 2, 3, 2, 3, 2]
+    for names in (range(4), np.arange(4), "0123"):
+        data = load_images(GREYS, labels=gaps, class_names=names, val_fraction=0)
+        assert data.class_names == ("0", "1", "2", "3") and set(data.train.labels.tolist()) == {2, 3}
+    for named in (list(map(str, gaps)), np.array(list(map(str, gaps)), dtype=object)):
+        data = load_images(GREYS, labels=named, val_fraction=0)
+        assert data.class_names == ("2", "3") and set(data.train.labels.tolist()) == {0, 1}
     assert load_images(GREYS, labels=[1, 1, 2, 0, 0, 1, 2], class_names="abc").class_names == ("a", "b", "c")
+    with pytest.raises(ValueError, match="^labels are 1, 2, 3, must count the classes from 0 to 2: labels - 1 does"):
+        load_images(GREYS, labels=[1, 2, 3, 1, 2, 3, 1], class_names="abc")
     assert load_images(GREYS, labels=list("abababa"), class_names=["b", "a"], val_fraction=0, test_fraction=0).train.labels.tolist().count(1) == 4
 
 
@@ -335,16 +363,6 @@ def test_given_parts_and_none():
 
 
 # --- pictures ------------------------------------------------------------------------------------
-
-def turned(picture, orientation):
-    """Return the bytes of a JPEG that says how it is to be turned."""
-    from io import BytesIO
-
-    exif, file = Image.Exif(), BytesIO()
-    exif[0x0112] = orientation
-    picture.save(file, "JPEG", quality=95, exif=exif)
-    return file.getvalue()
-
 
 def near(array, color):
     """Whether the mean of each channel is about that of a colour."""
@@ -418,10 +436,13 @@ def test_what_cannot_be_read_is_named_once_and_ends_nothing(tmp_path):
         load_images(folder, size=8)
 
 
-def test_a_list_of_paths(tmp_path):
+def test_a_list_of_paths_which_may_begin_at_home(tmp_path, monkeypatch):
     folder = photos(tmp_path / "photos", 12)
     paths = sorted(folder.iterdir())
-    for source in (paths, list(map(str, paths)), tuple(paths)):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    at_home = [f"~/photos/{path.name}" for path in paths]
+    for source in (paths, list(map(str, paths)), tuple(paths), at_home, "~/photos"):
         assert everything(load_images(source, size=16)) == everything(load_images(folder, size=16))
 
 
@@ -456,7 +477,7 @@ def test_sizes_that_differ_and_modes_that_differ(tmp_path):
 
 
 def test_a_folder_is_decoded_again_when_and_only_when_it_or_the_settings_changed(tmp_path):
-    folder = folder_of(tmp_path / "f", {"a.png": plain(RED), "b.png": plain(RED)})
+    folder = folder_of(tmp_path / "f", {"a.png": plain(RED), "b.png": plain(WHITE)})
     load = partial(load_images, folder, val_fraction=0, test_fraction=0, root=tmp_path / "cache")
     load()
     (kept,) = (tmp_path / "cache").rglob("*.safetensors")
@@ -479,7 +500,7 @@ def test_a_folder_is_decoded_again_when_and_only_when_it_or_the_settings_changed
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path):
-    folder, place = folder_of(tmp_path / "f", {f"{i}.png": plain(RED) for i in range(10)}), tmp_path / "cache"
+    folder, place = folder_of(tmp_path / "f", {f"{i}.png": plain((i, 0, 0)) for i in range(10)}), tmp_path / "cache"
     (place / "images").parent.mkdir()
     (place / "images").write_text("a file")
     with pytest.warns(UserWarning, match="cannot be kept in .*: next time they are decoded again"):
@@ -506,11 +527,12 @@ def test_ink_that_a_model_was_not_trained_on_is_named():
 
 
 def test_one_image_read_again_and_again_is_named():
-    data = load_images(np.repeat(GREYS[:1], 30, axis=0))
     with pytest.warns(UserWarning) as said:
+        data = load_images(np.repeat(GREYS[:1], 30, axis=0))
         fit_once(tiny(input_shape=(1, 9, 8)), data)
     assert [str(each.message) for each in said] == [
-        f"data.{part}.images holds the same image {count} times: was every one of them read?" for part, count in (("train", 24), ("val", 3))]
+        f"{name} holds the same image {count} times: was every one of them read?" for name, count in (("images", 30), ("data.train.images", 24))]
+    assert said[0].filename == __file__
 
 
 @pytest.mark.parametrize("door", [posterior, encodings, reconstruction_at_mean, partial(log_weights, n_samples=2), partial(evaluate, n_samples=2)])

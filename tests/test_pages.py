@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from conftest import CHAPTERS, DESK, LESSONS, NOTEBOOKS, PHONE, ROOT, width_of_overflow
 from docstrings import rests_of_docstrings
-from execute_notebooks import compress
 from matplotlib.colors import to_rgb
 from notebook_cells import split_directives
 from PIL import Image
@@ -123,16 +122,6 @@ def test_docstring_unfolds_by_keyboard_and_the_button_copies_all_of_it(visit):
     assert not complaints
 
 
-def test_docstring_unfolds_without_scripts(browser, address):
-    page = browser.new_context(java_script_enabled=False).new_page()
-    page.goto(f"{address}{QUICK}.html")
-    rest = page.locator("details.docstring").first
-    assert not rest.get_by_text("Parameters", exact=True).is_visible()
-    rest.locator("summary").click()
-    assert rest.get_by_text("Parameters", exact=True).is_visible()
-    page.context.close()
-
-
 def test_api_page_shows_summaries_and_unfolds_the_rest(visit):
     page, _ = visit("api")
     entries = page.locator("article dl.py > dd:has(> details.more)")
@@ -169,24 +158,6 @@ def test_colours_of_figures_are_seen_on_light_and_dark_pages():
         assert min(contrast(colour, "white"), contrast(inverted(colour), dark), contrast(colour, dark)) > least, colour
 
 
-def test_compressed_figure_keeps_its_transparent_ground():
-    with plt.style.context("vae_tutorial.static.style"):
-        fig, axes = plt.subplots(1, 2, figsize=(8, 3))
-        axes[0].plot(range(10), label="a line")
-        axes[0].legend()
-        axes[1].imshow(np.random.default_rng(0).random((28, 28)), cmap="viridis")
-        file = io.BytesIO()
-        fig.savefig(file, dpi=100)
-        plt.close(fig)
-    small = base64.b64decode(compress(base64.b64encode(file.getvalue()).decode()))
-    assert len(small) < len(file.getvalue()) / 2
-    before, after = (np.array(Image.open(source).convert("RGBA"), int) for source in (file, io.BytesIO(small)))
-    assert (after[before[..., 3] == 0, 3] == 0).all() and (after[before[..., 3] == 255, 3] > 250).all()
-    for ground in GROUNDS.values():
-        seen = [pixels[..., :3] * pixels[..., 3:] / 255 + np.array(ground) * (1 - pixels[..., 3:] / 255) for pixels in (before, after)]
-        assert np.abs(seen[0] - seen[1]).mean() < 3
-
-
 def test_figures_have_no_ground_of_their_own():
     outputs = [(f"{path.stem}, cell {cell.id}", output) for path in CHAPTERS for cell in nbformat.read(path, 4).cells for output in cell.get("outputs", [])]
     drawn = {where: base64.b64decode(output.data["image/png"]) for where, output in outputs if "image/png" in output.get("data", {})}
@@ -206,4 +177,6 @@ def test_figure_is_legible_in_both_themes(opened, scheme):
     assert letters > 4.5
     filters = page.locator("img").evaluate_all("all => all.map((image) => [!!image.closest('div.picture'), getComputedStyle(image).filter])")
     assert {mode for drawn, mode in filters if drawn} == {"invert(1) hue-rotate(180deg)" if scheme == "dark" else "none"}
+    photographs = opened("e12_images", DESK, scheme).page.locator("div.picture.in-colour img")
+    assert photographs.count() == 3 and {photographs.nth(i).evaluate("image => getComputedStyle(image).filter") for i in range(3)} == {"none"}
     assert not any("invert" in mode for drawn, mode in filters if not drawn)

@@ -3,8 +3,7 @@ import re
 
 import nbformat
 import pytest
-from chapter_numbers import number_of
-from conftest import CHAPTERS, LESSONS, NOTEBOOKS, ROOT
+from conftest import NOTEBOOKS, ROOT
 from nbformat.v4 import new_markdown_cell, new_notebook
 from published import published, references, write
 from widget_states import lay_in
@@ -105,13 +104,3 @@ def test_markup_becomes_plain_markdown(myst, markdown):
 def test_every_reference_can_be_cited():
     for key in references():
         assert re.fullmatch(r"\([^{}\\]+, \d{4}\)", plain(f"{{cite:p}}`{key}`")), key
-
-
-def test_numbers_begin_with_that_of_the_chapter(tmp_path):
-    assert list(map(number_of, ("04_generation", "10_going_faster", "e01_checks", "e11_explorers", "index"))) == ["4", "10", "E1", "E11", ""]
-    write(tmp_path, LESSONS)
-    for path in LESSONS:
-        text = (tmp_path / path.name).read_text(encoding="utf-8")
-        numbers = re.findall(r"\\\\tag\{([^}]*)\}|\*\*Exercise ([\w.]+)\*\*", text)
-        assert numbers or path not in CHAPTERS
-        assert all("".join(number).startswith(f"{number_of(path.stem)}.") for number in numbers)

@@ -2,7 +2,6 @@
 
 Run by `torchrun`, this file is also the script that sweeps.
 """
-import functools
 import json
 import os
 import signal
@@ -158,18 +157,6 @@ def test_waiting_for_the_others_can_be_interrupted_and_loses_nothing(as_process,
     as_process(1, 2)
     last = run(tmp_path, {"seed": [0, 1], "beta": [1.0]})               # the last process has nothing to wait for
     assert len(last["trained"]) == EPOCHS and len(last["loss"]) == 2
-
-
-def test_each_process_may_train_its_runs_at_once(as_process, tmp_path):
-    train = functools.partial(sweep, data(), GRID, progress=False, **SETTINGS)
-    alone = train(folder=tmp_path / "alone")
-    as_process(0, 2)
-    with pytest.raises(KeyboardInterrupt):
-        train(folder=tmp_path / "two", at_once=3)
-    assert len(list((tmp_path / "two").glob("*/row.json"))) == 3
-    as_process(1, 2)
-    table = train(folder=tmp_path / "two", at_once=3)
-    assert table.loss.tolist() == pytest.approx(alone.loss.tolist(), rel=1e-5) and table.seed.equals(alone.seed)
 
 
 def test_others_touch_nothing_before_the_first_has_opened_the_folder(as_process, tmp_path):

@@ -30,7 +30,7 @@ from vae_tutorial.saving import about_pretrained, load_model, load_pretrained, s
 from vae_tutorial.sources import read_official
 from vae_tutorial.sweeps import (dci, kl_parts, mig, mutual_information, plot_rate_distortion, plot_tradeoff, shapes, summarize,
                                  tc_elbo)
-from vae_tutorial.training import ConstantBeta, CosineBeta, CyclicalBeta, LinearBeta, Recipe, SigmoidBeta, fit, validate
+from vae_tutorial.training import ConstantBeta, CosineBeta, CyclicalBeta, LinearBeta, SigmoidBeta, fit, validate
 from vae_tutorial.vae import VAE, BaseVAE, LatentModel, elbo, evaluating
 
 SHAPE = (1, 3, 4)
@@ -84,7 +84,6 @@ WHOLE = {
     "Autoencoder": ("latent_dim", [0], lambda v: Autoencoder(SHAPE, (4,), v).config), "sample": ("n", [], lambda v: MODEL.sample(v, generator())),
     "fit epochs": ("epochs", [0], trained), "fit batch": ("batch_size", [0], lambda v: trained(batch_size=v)),
     "fit patience": ("patience", [0], lambda v: trained(4, lr=0.0, patience=v)), "fit seed": ("seed", [2**32], lambda v: trained(seed=v)),
-    "Recipe batch": ("batch_size", [0], lambda v: Recipe(batch_size=v)), "Recipe seed": ("seed", [2**32], lambda v: Recipe(seed=v)),
     "CyclicalBeta": ("cycles", [0], lambda v: CyclicalBeta(cycles=v)), "validate batch": ("batch_size", [0], lambda v: validate(MODEL, IMAGES, batch_size=v)),
     "validate seed": ("seed", [2**32], lambda v: validate(MODEL, IMAGES, seed=v)),
     "load_data": ("seed", [2**32], lambda v: load_data(source="sample", seed=v).val.labels), "shapes": ("n_train", [0], lambda v: shapes(v, 1, 1)[1]),
@@ -110,13 +109,13 @@ WHOLE = {
     "BetaExplorer": ("n", [0], lambda v: BetaExplorer(PAIR, DATA, v)), "BetaExplorer seed": ("seed", [2**32], lambda v: BetaExplorer(PAIR, DATA, seed=v))}
 # where a beta is made into a schedule, its text is the schedule's
 REAL = {
-    "fit lr": ("lr", [-1, -1e-9], lambda v: trained(lr=v, objective=partial(elbo, likelihood="gaussian"))), "Recipe lr": ("lr", [-1], lambda v: Recipe(lr=v)),
-    "fit beta": ("beta", [-1, -1e-9], lambda v: trained(beta=v)), "Recipe beta": ("beta", [-1], lambda v: Recipe(beta=v)),
+    "fit lr": ("lr", [-1, -1e-9], lambda v: trained(lr=v, objective=partial(elbo, likelihood="gaussian"))),
+    "fit beta": ("beta", [-1, -1e-9], lambda v: trained(beta=v)),
     "fit beta in time": ("beta", [-1], lambda v: [row.beta for row in trained(beta=lambda time: v)[1]]), "ConstantBeta": ("beta", [-1], ConstantBeta),
     "LinearBeta": ("epochs", [-2], LinearBeta), "by epoch": ("epochs", [1], lambda v: LinearBeta(v, every="epoch")),
     "CosineBeta": ("start", [-1], lambda v: CosineBeta(start=v)), "SigmoidBeta": ("end", [-1], lambda v: SigmoidBeta(end=v)),
     "CyclicalBeta": ("period", [0.5], lambda v: CyclicalBeta(period=v)), "show_images": ("size", [0, 21], lambda v: drawn(show_images(IMAGES, size=v))),
-    "active_units": ("threshold", [-1], lambda v: active_units(10 * LINE, v)), "perplexity": ("perplexity", [0.5, 12], lambda v: tsne(LINE, v)),
+    "active_units": ("threshold", [-1], lambda v: active_units(10 * LINE, v)), "perplexity": ("perplexity", [0.5], lambda v: tsne(LINE, v)),
     "scatter": ("size", [-1], lambda v: drawn(scatter(LINE, [0] * 12, size=v))),
     "traverse": ("values", [1e39], lambda v: traverse(MODEL, torch.ones(2), values=[0.0, v])), "grid_points": ("range", [-1], lambda v: grid_points(3, (0, v)))}
 
@@ -272,8 +271,8 @@ def test_nothing_in_gives_nothing_out():
     assert posterior(MODEL, none)[0].shape == encodings(MODEL, none).shape == (0, 2)
     assert interpolate(MODEL, none, none, 3).shape == (0, 3, *SHAPE) and traverse(MODEL, IMAGES[0], []).shape == (0, 7, *SHAPE)
     for door in (evaluate, log_weights):                     # there is no mean of nothing
-        refused(ValueError, "split holds no images, must hold at least one", door, MODEL, none)
-    refused(ValueError, "images holds none, must hold at least one", validate, MODEL, none)
+        refused(ValueError, r"len\(split\) is 0, must be a whole number of at least 1", door, MODEL, none)
+    refused(ValueError, r"len\(images\) is 0, must be a whole number of at least 1", validate, MODEL, none)
 
 
 @doors({"intensities": intensities, "binarize": binarize, "entropy_floor": entropy_floor})
@@ -349,58 +348,51 @@ OTHER = [
        f"val_fraction is {value!r}, must be a finite number of at least 0.002 and at most 0.8") for value in (0, 1.0, NAN, "0.1", None, True)],
     (lambda: evaluating(VAE).__enter__(), TypeError, r"model is type, must be a Module: such as VAE\(\)"),
     (lambda: LatentModel(SHAPE, 2).code(torch.zeros(2, *SHAPE)), NotImplementedError, r"LatentModel must say with code\(x\) which point stands for"),
-    (lambda: VAE(hidden_dims=(10**14,)), RuntimeError, ""),
     (lambda: ConvVAE((1, 8, 9), (2, 3), 2), TypeError, ".*positional"),
-    (lambda: LinearBeta(1, every="epoch"), ValueError, "epochs is 1, must be a finite number of at least 2"),
     (lambda: CyclicalBeta(0.5), TypeError, "ramp is float, must be a LinearBeta: "),
-    (lambda: CyclicalBeta(LinearBeta), TypeError, "ramp is type, must be a LinearBeta"),
     # pictures
     *[(partial(show_images, IMAGES, **{name: value}), TypeError, f"{name} is {re.escape(repr(value))}, must be a sequence")
       for name in ("labels", "row_labels") for value in (3, torch.tensor(3), np.zeros((4, 1)))],
     (lambda: show_images(IMAGES, labels=[1, 2]), ValueError, "labels has 2 entries, must have one for each of 4"),
     (lambda: show_images(IMAGES, row_labels=["a", "b"]), ValueError, "row_labels has 2 entries, must have at most 1, one for a row"),
     (lambda: show_images(torch.zeros(11_000, 28, 28), columns=1), ValueError, "images in this many rows and columns need a figure .* too large to draw"),
-    (lambda: show_images(IMAGES, ax="left"), TypeError, "ax is str, must be an Axes"),
     (lambda: show_images(IMAGES, ax=Figure().subplots(2)), TypeError, "ax is ndarray, must be an Axes"),
     # evaluation
-    (lambda: active_units(torch.ones(3)), ValueError, r"mu has shape \(3,\), must be \(N, latent_dim\)"),
+    (lambda: active_units(torch.ones(3)), ValueError, r"mu has shape \(3,\), must be \(N, D\)"),
     (lambda: active_units(torch.ones(0, 3)), ValueError, r"mu has shape \(0, 3\)"),
-    (lambda: importance_bound(torch.ones(3), 1), ValueError, r"log_w has shape \(3,\), must be \(N, n_samples\)"),
-    (lambda: evaluate(MODEL, IMAGES, likelihood=lambda logits, x: 0.0), TypeError, r"likelihood\(logits, x\) is float, must be a Tensor"),
+    (lambda: importance_bound(torch.ones(3), 1), ValueError, r"log_w has shape \(3,\), must be \(N, D\)"),
+    (lambda: evaluate(MODEL, IMAGES, likelihood=lambda logits, x: 0.0), ValueError, r"likelihood\(logits, x\) has shape \(\), must have that of"),
     (lambda: evaluate(MODEL, IMAGES, likelihood=lambda logits, x: torch.zeros(3)), ValueError,
-     r"likelihood\(logits, x\) has shape \(3,\), must have that of logits, \(4, 64, 1, 3, 4\)"),
+     r"likelihood\(logits, x\) has shape \(3,\), must have that of logits, \(256, 1, 3, 4\)"),
+    (lambda: evaluate(nn.DataParallel(MODEL), IMAGES), TypeError, "model is DataParallel, must be a BaseVAE: pass the one inside, model.module"),
     (lambda: evaluate(Autoencoder(SHAPE), IMAGES), TypeError, "model is Autoencoder, must be a BaseVAE: .*reconstruction_at_mean"),
     # generation
     (lambda: decode_images(MODEL, torch.ones(4, 3)), ValueError, r"z has shape \(4, 3\), must be \(\.\.\., 2\)"),
-    (lambda: decode_images(MODEL, torch.tensor(1.0)), ValueError, r"z has shape \(\), must be \(\.\.\., 2\)"),
-    (lambda: lerp(torch.ones(2), torch.ones(2), "half"), TypeError, ".*str"),
-    *[(partial(way, torch.ones(a), torch.ones(b), torch.zeros(t)), error, message) for way in (lerp, slerp) for a, b, t, error, message in [
-        ((2, 1), (2, 3), (2,), ValueError, "a and b have shapes .*, must be .*latent_dim"), ((), (), (2,), ValueError, "a and b have shapes .*latent_dim"),
-        ((2, 3), (3, 3), (3,), RuntimeError, ""), ((2, 3), (2, 3), (3,), RuntimeError, "")]],
+    *[(partial(way, torch.ones(a), torch.ones(b), torch.zeros(2)), ValueError, "a and b have shapes .*, must be .*latent_dim")
+      for way in (lerp, slerp) for a, b in [((2, 1), (2, 3)), ((), ())]],
     (lambda: interpolate(MODEL, IMAGES, IMAGES[:2]), ValueError, r"b has shape \(2, 1, 3, 4\), must have that of a"),
     (lambda: traverse(MODEL, torch.ones(3)), ValueError, r"start has shape \(3,\), must be a code, \(2,\), or an image, \(1, 3, 4\)"),
     (lambda: traverse(MODEL, torch.ones(2), dims="01"), ValueError, "dims is '0', must be a whole number of at least 0 and at most 1"),
     (lambda: traverse(MODEL, torch.ones(2), dims=1), TypeError, "dims is 1, must be a list such as"),
     (lambda: traverse(MODEL, torch.ones(2), values=torch.ones(2, 2)), TypeError, "values is tensor.*, must be a list such as"),
-    (lambda: traverse(MODEL, torch.ones(2), values=2.0), TypeError, "values is 2.0, must be a list such as"),
     *[(partial(grid_points, 3, value), ValueError, rf"range is {re.escape(repr(value))}, must be .*low < high") for value in ("12", (1, 2, 3), 3, (2, -2))],
     (lambda: manifold_grid(tiny(latent_dim=3)), ValueError, "model has latent_dim 3, must have 2"),
-    (lambda: frechet_distance(torch.ones(4, 2), torch.ones(4, 3)), ValueError, r"b has shape \(4, 3\), must be \(N, D\)"),
+    (lambda: frechet_distance(torch.ones(4, 2), torch.ones(4, 3)), ValueError, r"b\[0\] has shape \(3,\), must have that of a\[0\], \(2,\)"),
     (lambda: frechet_distance(torch.ones(1, 2), torch.ones(4, 2)), ValueError, r"a has shape \(1, 2\), must be \(N, D\) with N of at least 2"),
     (lambda: Judge(SHAPE).read(torch.ones(4, 1, 5, 5)), ValueError, r"images has shape \(4, 1, 5, 5\), must be \(B, 1, 3, 4\)"),
     (lambda: train_judge(Split(IMAGES, None)), TypeError, "split.labels is NoneType, must be a Tensor: a judge learns"),
-    (lambda: train_judge(Split(IMAGES, torch.zeros(4, dtype=torch.int64)), steps=2), ValueError, "steps is 2, must be a whole number of at least 10"),
     (lambda: train_judge(IMAGES), TypeError, "split is Tensor, must be a Split: images with labels"),
     *[(partial(train_judge, Split(*split)), ValueError, message) for split, message in [
-        ((IMAGES[:0], torch.arange(0)), "split holds no images"), ((IMAGES / 100, torch.arange(4)), "split.images holds values from .* divide grey values"),
+        ((IMAGES[:0], torch.arange(0)), r"len\(split\) is 0, must be a whole number of at least 1"),
+        ((IMAGES / 100, torch.arange(4)), "split.images holds values from .* divide grey values"),
         ((IMAGES.where(IMAGES > 99, NAN), torch.arange(4)), r"split.images holds \d+ values that are NaN"),
-        ((IMAGES, torch.arange(4) - 1), "split.labels are torch.int64 from -1, must be whole numbers from 0"),
-        ((IMAGES, torch.arange(4) / 2), "split.labels are torch.float32 from 0.0, must be whole numbers from 0")]],
+        ((IMAGES, torch.arange(4) - 1), "split.labels are int64 from -1, must be whole numbers from 0"),
+        ((IMAGES, torch.arange(4) / 2), "split.labels are float64 from 0.0, must be whole numbers from 0")]],
     # the latent space
+    (lambda: tsne(LINE, 12), ValueError, r"perplexity \(12.*\) must be less than n_samples \(12\)"),
     (lambda: tsne(LINE[:, :1], 3), ValueError, r"codes has shape \(12, 1\), must be \(N, D\) with D of at least 2"),
     (lambda: pca(np.full((50, 3), 1 / 3)), ValueError, r"codes are all the same point, array\(.*, must differ"),
     (lambda: tsne(np.full((50, 3), 1 / 3), 3), ValueError, "codes are 0 wide, must be between 1e-15 and 1e15"),
-    (lambda: tsne(1e30 * LINE, 3), ValueError, "codes are .* wide, must be between"),
     (lambda: pca(LINE).transform(LINE[:, :1]), ValueError, r"codes has shape \(12, 1\), must be \(N, 2\)"),
     (lambda: nearest_neighbours(LINE, cloud(3, 1)), ValueError, r"queries has shape \(3, 1\), must be \(N, 2\)"),
     (lambda: knn_classify(LINE, [0] * 12, cloud(3, 3)), ValueError, r"test_codes has shape \(3, 3\), must be \(N, 2\)"),
@@ -408,20 +400,17 @@ OTHER = [
     (lambda: knn_classify(LINE, [0, [1]]), ValueError, "labels is .*, must be an array"),
     (lambda: knn_classify(LINE, [NAN] + [0.0] * 11), ValueError, "labels holds 1 values that are NaN, must hold classes"),
     (lambda: knn_accuracy(LINE, [0] * 12, LINE), ValueError, "test_codes and test_labels must be given together"),
-    (lambda: knn_accuracy(LINE, [0] * 12, LINE[:0], []), ValueError, "test_codes has no points, must have at least one"),
+    (lambda: knn_accuracy(LINE, [0] * 12, LINE[:0], []), ValueError, r"len\(test_codes\) is 0, must be a whole number of at least 1"),
     (lambda: knn_accuracy(LINE, [0] * 12, LINE, [0] * 3), ValueError, r"test_labels has shape \(3,\), must be \(12,\)"),
     (lambda: knn_accuracy(LINE, [0] * 12, LINE, ["0"] * 12), ValueError, "test_labels are <U1, must be classes such as labels has, int64"),
-    (lambda: shared_neighbours(LINE, LINE[1:]), ValueError, "others holds 11 points, must hold 12, as points does"),
+    (lambda: shared_neighbours(LINE, LINE[1:]), ValueError, r"others\[:, 0\] has shape \(11,\), must have that of points\[:, 0\]"),
     (lambda: scatter(cloud(12, 3), [0] * 12), ValueError, r"points has shape \(12, 3\), must be \(N, 2\)"),
-    *[(partial(scatter, LINE, [value] * 12), ValueError, f"labels are {kind} from {value}, must be whole numbers from 0")
-      for value, kind in ((0.5, "float64"), (True, "bool"), (-1, "int64"))],
+    (lambda: scatter(LINE, [True] * 12), ValueError, "labels are bool from True, must be whole numbers from 0"),
     (lambda: scatter(LINE, [2] * 12, ["a"]), ValueError, "class_names has 1 entries, but labels go up to 2"),
     (lambda: scatter(LINE, [0] * 12, ax=[1, 2]), TypeError, "ax is list, must be an Axes"),
-    (lambda: scatter(LINE[:0], []), ValueError, r"points has shape \(0, 2\), must be \(N, D\) with N of at least 1"),
     # sweeps
     *[(partial(summarize, TABLE, "beta", ["loss"], level=level), ValueError, f"level is {level}") for level in (0, 1, 95)],
     (lambda: mig(np.ones((5, 2)), FOUR), ValueError, r"factors\[0\] has shape \(4,\), must be \(5,\)"),
-    (lambda: mig(np.ones(5), np.ones((5, 1))), ValueError, r"codes has shape \(5,\)"),
     (lambda: mig(np.full((4, 2), np.nan), FOUR), ValueError, "codes holds 8 values that are not finite"),
     (lambda: mig(np.ones((4, 2)), np.array([[0], [1], [2], [np.nan]])), ValueError, r"factors\[0\] holds 1 values that are NaN"),
     (lambda: mig(np.ones((4, 1)), FOUR), ValueError, "codes has 1 dimension, must have at least two"),
@@ -431,10 +420,8 @@ OTHER = [
     (lambda: dci(np.ones((4, 1)), np.tile(FOUR, 2)), ValueError, "codes has 1 column, must have at least two"),
     (lambda: dci(np.ones((4, 2)), FOUR), ValueError, "factors has 1 column, must have at least two"),
     (lambda: kl_parts(torch.zeros(4, 2), torch.zeros(4, 3)), ValueError, "logvar has shape"),
-    (lambda: kl_parts(torch.zeros(4, 2, 1), torch.zeros(4, 2, 1)), ValueError, r"mu has shape \(4, 2, 1\), must be \(N, D\)"),
     (lambda: kl_parts(torch.zeros(4, 2), torch.full((4, 2), NAN)), ValueError, "logvar holds 8 values that are not finite"),
-    (lambda: kl_parts(torch.zeros(4, 2), torch.zeros(4, 2), 0), ValueError, "n_draws is 0"),
-    (lambda: shapes(n_test=2.5), ValueError, "n_test is 2.5"), (lambda: shapes(seed=-1), ValueError, "seed is -1")]
+    (lambda: kl_parts(torch.zeros(4, 2), torch.zeros(4, 2), 0), ValueError, "n_draws is 0")]
 
 
 @pytest.mark.parametrize("call, error, message", OTHER, ids=[message[:20] for *_, message in OTHER])
@@ -458,7 +445,6 @@ def part(name, images):
 FIT = {
     "compiled": (dict(model=torch.compile(tiny())), TypeError,
                  "model is OptimizedModule, must be a LatentModel: pass the model itself; fit(..., compile=True)"),
-    "no data": (dict(data=None), TypeError, "data is NoneType, must be an ImageData: load_data and load_images give one"),
     "a split": (dict(data=LABELLED), TypeError, "data is Split, must be an ImageData: "),
     **{name: (dict(data=part("train", images)), TypeError, f"data.train.images is torch.float32 from {low} to {high}, must be torch.uint8, "
                                                            f"grey values from 0 to 255: {line} makes them")
@@ -468,16 +454,14 @@ FIT = {
     "classes from 1": (dict(data=replace(DATA, train=Split(grey(9), torch.arange(9) % 3 + 1))), ValueError,
                        "data.train.labels go from 1 to 3, must be from 0 to 2, as data has class_names: labels - 1"),
     "zeros and ones": (dict(data=part("train", (grey(9) > 99).byte())), ValueError,
-                       "data.train.images holds no other values than 0 and 1, must hold grey values from 0 to 255: 255 * images makes them"),
-    "zeros and ones to validate": (dict(data=part("val", (grey(9) > 99).byte())), ValueError, "data.val.images holds no other values than 0 and 1"),
-    "none to train on": (dict(data=part("train", grey(0))), ValueError, "data.train.images holds no images, must hold at least one"),
-    "none to validate": (dict(data=part("val", grey(0))), ValueError, "data.val.images holds no images, must hold at least one"),
-    "other images": (dict(model=tiny(input_shape=(1, 4, 5))), ValueError, "data.train.images has shape (12, 1, 3, 4), must be (B, 1, 4, 5)"),
+                       "data.train.images holds values from 0 to 1, must hold grey values from 0 to 255: load_images(x, scale=1) makes 1 white"),
+    "digits from 0 to 16": (dict(data=part("train", grey(9) % 17)), ValueError,
+                            "data.train.images holds values from 0 to 16, must hold grey values from 0 to 255: load_images(x, scale=16) makes 16"),
+    "zeros and ones to validate": (dict(data=part("val", (grey(9) > 99).byte())), ValueError, "data.val.images holds values from 0 to 1, must"),
+    "none to validate": (dict(data=part("val", grey(0))), ValueError, "len(data.val) is 0, must be a whole number of at least 1"),
     "other images to validate": (dict(data=part("val", grey(4).flatten(2))), ValueError, "data.val.images has shape (4, 1, 12), must be (B, 1, 3, 4)"),
     "autoencoder": (dict(model=Autoencoder(SHAPE, (3,), 2)), TypeError,
                     "model gives AutoencoderOutput without mu, logvar, which elbo needs: objective=reconstruction_only"),
-    "autoencoder and more": (dict(model=Autoencoder(SHAPE, (3,), 2), objective=partial(elbo, free_bits=0.1)), TypeError,
-                             "model gives AutoencoderOutput without mu, logvar, which elbo needs"),
     **{name: (dict(objective=partial(elbo, likelihood=likelihood)), ValueError,
               f"likelihood(logits, x) has shape {shape}, must have that of logits, (5, 1, 3, 4)")
        for name, shape, likelihood in (("a loss per image", (5, 1), lambda logits, x: (x - logits).square().flatten(1).mean(1, keepdim=True)),
@@ -554,6 +538,7 @@ SAVING = {
                               "{path} holds a Gone, a class that is not defined here: define or import it first, or give it as model_class"),
     "load a checkpoint": (lambda path: (trained(1, checkpoint=path.parent), load_model(path.parent / "run.safetensors")), ValueError,
                           "{folder}/run.safetensors is a checkpoint of a training: continue it with fit(..., checkpoint=its folder, resume=True)"),
+    "load a folder": (lambda path: load_model(path.parent), ValueError, "path is '{folder}', a folder, must be a file: a training is continued with fit("),
     "load no file of ours": (lambda path: (path.write_bytes(b"PK"), load_model(path)), ValueError, "{path} is damaged or no file of this package"),
     "train over a run": (lambda path: (trained(1, checkpoint=path.parent), trained(1, checkpoint=path.parent)), FileExistsError,
                          "{folder}/run.safetensors holds a run already: pass resume=True to continue it, or give another folder"),

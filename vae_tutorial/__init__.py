@@ -19,35 +19,38 @@ __all__ = ["load_data", "load_images", "ImageData", "Split", "show_images",
            "ConstantBeta", "LinearBeta", "CosineBeta", "SigmoidBeta", "CyclicalBeta",
            "evaluate", "interpolate", "traverse", "manifold_grid", "encodings",
            "tsne", "sweep", "save_model", "load_model", "load_pretrained",
-           "LatentExplorer"]
+           "diagnose", "Watch", "LatentExplorer", "DrawExplorer", "prepare_image"]
 
 _HOMES = {
     "data": "ImageData Split binarize intensities load_data", "images": "load_images",
     "pictures": "show_images", "vae": "VAE elbo", "parallel": "StopTraining",
-    "runs": "ConstantBeta Recipe",
-    "training": "CosineBeta CyclicalBeta History LinearBeta ShowReconstructions "
-                "SigmoidBeta fit",
+    "runs": "ConstantBeta History Recipe",
+    "training": "CosineBeta CyclicalBeta LinearBeta ShowReconstructions SigmoidBeta "
+                "fit",
     "saving": "load_model load_pretrained save_model", "grid": "sweep",
     "evaluation": "evaluate",
     "generation": "interpolate manifold_grid traverse",
     "latent_space": "encodings tsne", "conv": "ConvVAE",
-    "autoencoder": "Autoencoder reconstruction_only", "explorers": "LatentExplorer"}
+    "autoencoder": "Autoencoder reconstruction_only", "handwriting": "prepare_image",
+    "diagnosis": "Watch diagnose", "explorers": "DrawExplorer LatentExplorer"}
 
 if TYPE_CHECKING:       # for editors, which read code and do not run it
     from vae_tutorial.autoencoder import Autoencoder, reconstruction_only
     from vae_tutorial.conv import ConvVAE
     from vae_tutorial.data import ImageData, Split, binarize, intensities, load_data
+    from vae_tutorial.diagnosis import Watch, diagnose
     from vae_tutorial.evaluation import evaluate
-    from vae_tutorial.explorers import LatentExplorer
+    from vae_tutorial.explorers import DrawExplorer, LatentExplorer
     from vae_tutorial.generation import interpolate, manifold_grid, traverse
     from vae_tutorial.grid import sweep
+    from vae_tutorial.handwriting import prepare_image
     from vae_tutorial.images import load_images
     from vae_tutorial.latent_space import encodings, tsne
     from vae_tutorial.parallel import StopTraining
     from vae_tutorial.pictures import show_images
-    from vae_tutorial.runs import ConstantBeta, Recipe
+    from vae_tutorial.runs import ConstantBeta, History, Recipe
     from vae_tutorial.saving import load_model, load_pretrained, save_model
-    from vae_tutorial.training import CosineBeta, CyclicalBeta, History, LinearBeta
+    from vae_tutorial.training import CosineBeta, CyclicalBeta, LinearBeta
     from vae_tutorial.training import ShowReconstructions, SigmoidBeta, fit
     from vae_tutorial.vae import VAE, elbo
 else:

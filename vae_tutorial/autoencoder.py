@@ -69,14 +69,8 @@ def reconstruction_only(model: Callable[..., Any], x: Tensor, beta: float = 1.0,
     model : Autoencoder
         Anything whose forward pass gives `logits`; for a VAE it is the objective at
         β = 0.
-    x : Tensor, shape (B, *input_shape)
-        Intensities in [0, 1].
-    beta : float
-        Entered in the result and without effect, for there is no KL.
-    generator : torch.Generator, optional
-        Source of the draws, if the model makes any.
-    likelihood : str or callable
-        See `reconstruction_loss`.
+    x, beta, generator, likelihood
+        As for `elbo`; there is no KL, so `beta` has no effect.
 
     Returns
     -------

@@ -7,46 +7,34 @@ __all__ = ['reconstruction_at_mean', 'posterior', 'active_units', 'log_weights',
 
 # %% ../nbs/03_evaluation.ipynb #fa7efd77
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from .checks import (check_finite, check_images, check_kind, check_number,
-                                 check_same_shape, check_seed, check_whole)
+from .checks import (check_images, check_kind, check_number, check_rows,
+                                 check_seed, check_whole)
 from .data import Split
-from .devices import memory_named, widen
+from .devices import bernoulli_sum, memory_named, widen
 from .images import as_images, warn_if_inverted
+from .parallel import progress_bar
+from .runs import describe
 from .vae import (BaseVAE, LatentModel, as_input, evaluating, kl_divergence,
-                              pixel_loss)
+                              reconstruction_loss)
 
 # %% ../nbs/03_evaluation.ipynb #2c495683
 #| code-fold: true
-def _bernoulli_sum(logits, x):
-    # log(1 + e^l) = max(l, 0) + log(1 + e^-|l|). The last logarithm is of a number from
-    # 1 to 2: float32 holds the product of 127 of them, so one logarithm does for many
-    logits, x = logits.flatten(2), x.flatten(2)
-    total = logits.relu().sum(2) - (logits @ x.mT).squeeze(2)
-    for factors in logits.abs().neg_().exp_().add_(1).split(112, dim=2):
-        total += factors.prod(2).log_()
-    return total
-
-
 def _summed(likelihood: str | Callable) -> Callable[[Tensor, Tensor], Tensor]:
     """-log p(x | z), (B, K), of logits (B, K, *input_shape), x (B, 1, *input_shape)."""
     if likelihood == "bernoulli":
-        return lambda logits, x: _bernoulli_sum(widen(logits), widen(x))
-    per_pixel = pixel_loss(likelihood)
+        return bernoulli_sum
 
     def summed(logits, x):
-        nats = per_pixel(widen(logits), widen(x).expand_as(logits))
-        check_kind("likelihood(logits, x)", nats, Tensor, "the -log p of each pixel")
-        check_same_shape("logits", logits, "likelihood(logits, x)", nats)
-        return nats.flatten(2).sum(2)
+        x = x.expand_as(logits).flatten(0, 1)
+        nats = reconstruction_loss(logits.flatten(0, 1), x, likelihood)
+        return nats.unflatten(0, logits.shape[:2])
     return summed
 
 # %% ../nbs/03_evaluation.ipynb #98c70fa8
@@ -108,11 +96,8 @@ def active_units(mu: Tensor, threshold: float = 0.01) -> Tensor:
         A dimension is active, True in the result, if its variance is above this.
     """
     threshold = check_number("threshold", threshold)
-    check_finite("mu", mu)                   # the variance of NaN is above no threshold
-    if mu.ndim != 2 or not len(mu):
-        raise ValueError(f"mu has shape {tuple(mu.shape)}, must be (N, latent_dim) "
-                         "with N of at least 1")
-    return mu.var(0, correction=0) > threshold
+    # among them no NaN: its variance is above no threshold
+    return check_rows("mu", mu).var(0, correction=0) > threshold
 
 # %% ../nbs/03_evaluation.ipynb #5fd34b5a
 def _log_weights(model, x, mu, logvar, n_samples, cost, at_once, generator):
@@ -138,16 +123,14 @@ def _stream(model, split, n_samples, likelihood, seed, at_once, progress):
                "reconstruction_at_mean takes any model with a code")
     cost, real = _summed(likelihood), likelihood not in _BOUNDED
     images = check_images("split", split, model.input_shape, real)
-    if not len(images):
-        raise ValueError("split holds no images, must hold at least one")
+    check_whole("len(split)", len(images))
     n_samples = check_whole("n_samples", n_samples)
     device = next(model.parameters()).device
     if at_once is None:      # fill a CPU's cache, or keep another device busy
         at_once = 256 if device.type == "cpu" else 16_384
     at_once = check_whole("at_once", at_once)
     generator = torch.Generator(device).manual_seed(check_seed("seed", seed))
-    done, hidden = 0, not progress or "TQDM_DISABLE" in os.environ
-    bar = tqdm(total=len(images), unit=" images", disable=hidden)
+    done, bar = 0, progress_bar(progress, total=len(images), unit=" images")
     with evaluating(model), bar:
         for part in images.split(max(1, at_once // n_samples)):
             x = as_input(part, model)
@@ -193,11 +176,7 @@ def importance_bound(log_w: Tensor, k: int) -> Tensor:
     k : int, 1 to n_samples
         Draws in a group; 1 gives the ELBO. Draws that fill no group are left out.
     """
-    check_finite("log_w", log_w)
-    if log_w.ndim != 2:
-        raise ValueError(f"log_w has shape {tuple(log_w.shape)}, "
-                         "must be (N, n_samples)")
-    k = check_whole("k", k, high=log_w.shape[1])
+    k = check_whole("k", k, high=check_rows("log_w", log_w).shape[1])
     groups = log_w[:, :log_w.shape[1] // k * k].unflatten(1, (-1, k))
     return (groups.logsumexp(2) - math.log(k)).mean(1)
 
@@ -257,20 +236,18 @@ class Evaluation:
         return frame.rename_axis(f"K = {self.n_samples:,}")
 
     def __repr__(self) -> str:
-        named = isinstance(self.likelihood, str)
-        name = self.likelihood if named else getattr(self.likelihood, "__name__", "own")
+        name = describe(self.likelihood).strip("'")
         draws = f"{self.n_samples:,} draw" + "s" * (self.n_samples > 1)
-        bound = f"importance-weighted bound, K = {self.n_samples:,}"
-        text = [f"{len(self):,} images, {draws} each, likelihood {name}",
-                "nats per image ± standard error (the part from the draws)"]
         labels = dict(loss="-ELBO", distortion="  distortion", rate="  rate (KL)",
-                      nll=bound, reconstruction="reconstruction at mean")
-        for each, label in labels.items():
-            text.append(f"{label:37s}{getattr(self, each):8.2f} "
-                        f"± {self.errors[each]:.2f}   ({self.draw_errors[each]:.3f})")
-        text.append(f"active dimensions {self.active.sum()} of {len(self.active)}; "
-                    f"median effective draws {self.per_image['ess'].median():.1f}")
-        return "\n".join(text)
+                      nll=f"importance-weighted bound, K = {self.n_samples:,}",
+                      reconstruction="reconstruction at mean")
+        rows = [f"{label:37s}{getattr(self, each):8.2f} ± {self.errors[each]:.2f}   "
+                f"({self.draw_errors[each]:.3f})" for each, label in labels.items()]
+        return "\n".join([
+            f"{len(self):,} images, {draws} each, likelihood {name}",
+            "nats per image ± standard error (the part from the draws)", *rows,
+            f"active dimensions {self.active.sum()} of {len(self.active)}; "
+            f"median effective draws {self.per_image['ess'].median():.1f}"])
 
 # %% ../nbs/03_evaluation.ipynb #1752beca
 def _of_images(model, cost, x, mu, logvar, log_w):
@@ -305,8 +282,7 @@ def evaluate(model: BaseVAE, split: Split | Tensor, *, n_samples: int = 64,
     n_samples : int
         Draws of z for each image.
     likelihood : str or callable
-        A name that `reconstruction_loss` knows, or a function of logits and x, both of
-        shape (B, K, *input_shape), that gives the -log p of each pixel in that shape.
+        A name that `reconstruction_loss` knows, or a function as it takes one.
     seed : int
         Of the draws, which touch no other generator and do not depend on `at_once`.
     at_once : int, optional

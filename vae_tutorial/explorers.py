@@ -27,15 +27,15 @@ from .data import ImageData, intensities, load_data
 from .evaluation import active_units, evaluate, posterior
 from .generation import decode_images, lerp, manifold_grid, slerp, traverse
 from .handwriting import centred, draw_strokes
-from .latent_space import (
-    encodings, nearest_neighbours, pca, scatter, tsne)
+from .latent_space import encodings, nearest_neighbours, pca, tsne
+from .pictures import scatter
 from .vae import (
     BaseVAE, LatentModel, as_input, evaluating, kl_divergence, reconstruction_loss)
-from .widgets import (
+from vae_tutorial.widgets import (
     Decoder, Encoder, Explorer, Number, Numbers, Whole, Within, backdrop,
     check_drawable, child, children, class_traits, classes_of, figure_png, finite_codes,
-    first_of_each_class, float_bytes, front_end, on_paper, png, shared_decoder,
-    shared_encoder, sheet, shown_images)
+    first_of_each_class, float_bytes, front_end, on_paper, png, shared, sheet,
+    shown_images)
 
 # Still pictures look the same whatever style a page has chosen.
 _STYLE = ("vae_tutorial.static.style", {"savefig.bbox": None})
@@ -68,7 +68,7 @@ def _manifold(model, reach, pixels=448):
 # %% ../nbs/e11_explorers.ipynb #c6a96b1b
 def _latent_state(model, data, n):
     state: dict[str, Any] = {
-        "decoder": shared_decoder(model), "reach": 4.0,
+        "decoder": shared(Decoder(model)), "reach": 4.0,
         "order": list(range(model.latent_dim)), "active": [True] * model.latent_dim}
     if data is not None:
         state |= _encoded(model, shown_images(model, data, n), data)
@@ -167,7 +167,7 @@ class InterpolationExplorer(Explorer):
     codes = traitlets.Bytes().tag(sync=True)
 
     def __init__(self, model: LatentModel, images: Tensor) -> None:
-        decoder = shared_decoder(model)
+        decoder = shared(Decoder(model))
         images = check_images("images", images, model.input_shape)
         if not 2 <= len(images) <= 20:
             raise ValueError(f"images has {len(images)} images, must have from 2 to 20")
@@ -301,7 +301,7 @@ class EmbeddingExplorer(_EmbeddingTraits, Explorer):
     def __init__(self, model: LatentModel, data: ImageData, n: int = 600,
                  maps: Mapping[str, Tensor | ArrayLike] | None = None,
                  split: str | None = None) -> None:
-        decoder = shared_decoder(model)
+        decoder = shared(Decoder(model))
         shown = shown_images(model, data, check_whole("n", n, low=2), split)
         if len(shown) < 2:
             raise ValueError("data has 1 image to show, must have at least 2")
@@ -555,7 +555,7 @@ def _draw_state(model, data, n):
     codes = finite_codes(model, shown.images)
     mu, logvar = posterior(model, shown.images)
     kl = kl_divergence(mu, logvar).mean(0)
-    return {"encoder": shared_encoder(model), "decoder": shared_decoder(model),
+    return {"encoder": shared(Encoder(model)), "decoder": shared(Decoder(model)),
             "images": png(sheet(shown.images, min(30, len(shown)))),
             "codes": float_bytes(codes),
             "point_labels": shown.labels.byte().numpy().tobytes(),

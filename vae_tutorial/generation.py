@@ -8,17 +8,16 @@ __all__ = ['decode_images', 'Judge', 'train_judge', 'frechet_distance', 'lerp', 
 
 # %% ../nbs/04_generation.ipynb #e0126ded
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checks import (check_choice, check_finite, check_images, check_kind,
-                                 check_number, check_same_shape, check_seed,
-                                 check_whole)
+from .checks import (
+    check_choice, check_classes, check_each, check_finite, check_images, check_interval,
+    check_kind, check_number, check_rows, check_same_shape, check_seed, check_whole)
 from .data import Split
 from .vae import BaseVAE, LatentModel, as_input, evaluating, kl_divergence
 
@@ -50,11 +49,7 @@ def decode_images(model: LatentModel, z: Tensor, batch_size: int = 1000) -> Tens
 class Judge(nn.Module):
     """A small convolutional network that says which class an image shows.
 
-    Parameters
-    ----------
-    input_shape : tuple of int
-        (channels, height, width) of the images.
-    n_classes : int
+    The `input_shape` of the images is (channels, height, width).
     """
 
     def __init__(self, input_shape: tuple[int, ...] = (1, 28, 28),
@@ -102,13 +97,10 @@ def train_judge(split: Split, steps: int = 1500, seed: int = 0) -> Judge:
     steps, seed = check_whole("steps", steps, low=10), check_seed("seed", seed)
     check_kind("split", split, Split, "images with labels, such as data.train")
     check_kind("split.labels", split.labels, Tensor, "a judge learns from labels")
-    labels = split.labels
     images = check_images("split.images", split.images, split.images.shape[1:])
-    if not len(images):
-        raise ValueError("split holds no images, must hold at least one")
-    if labels.is_floating_point() or labels.min() < 0:
-        raise ValueError(f"split.labels are {labels.dtype} from {labels.min()}, "
-                         "must be whole numbers from 0")
+    check_whole("len(split)", len(images))
+    check_classes("split.labels", split.labels, len(images))
+    labels = split.labels.long()
     rng = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -118,7 +110,7 @@ def train_judge(split: Split, steps: int = 1500, seed: int = 0) -> Judge:
     for _ in range(steps):
         index = torch.randint(len(images), (64,), generator=rng)
         logits = judge(as_input(images[index], judge))
-        loss = F.cross_entropy(logits, labels[index].long())
+        loss = F.cross_entropy(logits, labels[index])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -137,12 +129,8 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     a, b : Tensor, shape (N, D) and (M, D)
         Features of two sets of images, such as those from `Judge.read`.
     """
-    for name, x in {"a": a, "b": b}.items():
-        check_finite(name, x)
-        if x.ndim != 2 or len(x) < 2 or x.shape[1] != a.shape[1]:
-            raise ValueError(f"{name} has shape {tuple(x.shape)}, must be (N, D) with "
-                             "N of at least 2, and one D for a and b")
-    a, b = a.double(), b.double()
+    a, b = (check_rows(name, x, 2).double() for name, x in {"a": a, "b": b}.items())
+    check_same_shape("a[0]", a[0], "b[0]", b[0])
     cov_a, cov_b = (torch.atleast_2d(torch.cov(x.T)) for x in (a, b))
     # the trace of a root is the sum of the roots of the eigenvalues
     roots = torch.linalg.eigvals(cov_a @ cov_b).real.clamp(min=0).sqrt()
@@ -271,19 +259,13 @@ def traverse(model: LatentModel, start: Tensor,
     """
     (z, order), limit = _start(model, start), torch.finfo(torch.float32).max
     dims = order if dims is None else dims
-    rows = _each("dims", dims, partial(check_whole, low=0, high=model.latent_dim - 1))
-    columns = _each("values", values, partial(check_number, low=-limit, high=limit))
+    rows = check_each("dims", dims, check_whole, low=0, high=model.latent_dim - 1)
+    columns = check_each("values", values, check_number, low=-limit, high=limit)
     codes = z.detach().cpu().float().repeat(len(rows), len(columns), 1)
     row = torch.tensor(rows, dtype=torch.int64)
     codes[torch.arange(len(row)), :, row] = torch.tensor(columns)
     return decode_images(model, codes)
 
-
-def _each(name: str, values: Any, check: Callable[[str, Any], Any]) -> list[Any]:
-    """What a check makes of each entry of a sequence, an array or a tensor."""
-    if getattr(values, "ndim", 1) != 1 or not hasattr(values, "__iter__"):
-        raise TypeError(f"{name} is {values!r:.60}, must be a list such as [0, 1]")
-    return [check(name, value) for value in values]
 
 # %% ../nbs/04_generation.ipynb #48243124
 def _start(model, start):
@@ -320,13 +302,7 @@ def grid_points(n: int = 20, range: tuple[float, float] | None = None) -> Tensor
     if range is None:
         along = torch.special.ndtri((torch.arange(n).double() + 0.5) / n).float()
     else:
-        try:
-            low, high = (check_number("range", end, low=-math.inf) for end in range)
-        except (TypeError, ValueError):
-            low = high = 0
-        if low >= high:
-            raise ValueError(f"range is {range!r}, must be two numbers (low, high) "
-                             "with low < high")
+        low, high = check_interval("range", range)
         along = torch.linspace(low if n > 1 else (low + high) / 2, high, n)
     return torch.cartesian_prod(along.flip(0), along).flip(1)
 

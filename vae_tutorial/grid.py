@@ -11,18 +11,17 @@ import inspect
 import itertools
 import json
 import math
-import os
 import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from torch.optim import SGD, Adam, AdamW, RMSprop
-from tqdm.auto import tqdm
 
 from . import parallel
 from .checks import check_choice, check_whole, plain
@@ -35,7 +34,7 @@ from .runs import (TrainingDiverged, begin, beta_at, check_data,
                                check_gradient, describe, new_optimizer, new_scheduler,
                                settled)
 from .saving import arguments_of, save_model
-from .training import History, Recipe, fit, validate
+from .training import Recipe, fit, validate
 from .vae import VAE, LatentModel
 
 # %% ../nbs/e09_grid.ipynb #cc58a27a
@@ -173,12 +172,12 @@ def _members(folder, grid, shared, model_class, data):
     return members
 
 # %% ../nbs/e09_grid.ipynb #b88442e6
-def _train_run(data, member, bar):
+def _train_run(data, member, bar, count):
     """Train or continue one run in its folder."""
     def move(model, history):
         loss = f"{member.folder.name}: {history[-1].loss:.2f} nats"
         bar.set_postfix_str(loss, refresh=False)
-        bar.count(len(history))
+        count(len(history))
 
     model, recipe, error = member.model(), member.recipe(), ""
     options = {name: member.settings[name] for name in _FURTHER}
@@ -200,7 +199,7 @@ def _open_folder(folder, data, grid, shared, member, first):
               for name in ("train", "val")}
     # what "auto" and the usual learning rate stand for, unless the grid decides
     recipe = settled(member.recipe(), as_device(shared.get("device")))
-    known = {"precision": recipe.precision}
+    known: dict[str, Any] = {"precision": recipe.precision}
     if not {"lr_schedule", "optimizer"} & grid.keys():
         known["lr"] = recipe.lr
     asked |= {name: _as_json(known.get(name, value)) for name, value in shared.items()
@@ -222,21 +221,10 @@ def _write_table(folder):
     write_bytes(folder / "sweep.csv", table.to_csv(index=False).encode())
 
 # %% ../nbs/e09_grid.ipynb #cf5f0918
-class _EpochBar(tqdm):
-    """A progress bar over the epochs of all runs, also of those in other processes."""
-
-    def __init__(self, members, progress):
-        # tqdm's notebook bar does not ask TQDM_DISABLE by itself
-        super().__init__(total=sum(member.settings["epochs"] for member in members),
-                         unit=" epochs",
-                         disable=not progress or "TQDM_DISABLE" in os.environ)
-        self.members = members
-
-    def count(self, current=0):
-        """Count the epochs of all finished runs, needed or not, and the `current`."""
-        finished = sum(member.settings["epochs"] for member in self.members
-                       if member.finished())
-        self.update(finished + current - self.n)
+def _count(bar, members, current=0):
+    """Count the epochs of all finished runs, of any process, and the `current`."""
+    finished = sum(member.settings["epochs"] for member in members if member.finished())
+    bar.update(finished + current - bar.n)
 
 # %% ../nbs/e09_grid.ipynb #f31086ea
 def _groups(members, at_once):
@@ -251,17 +239,17 @@ def _groups(members, at_once):
             for i in range(0, len(group), at_once)]
 
 
-def _train(data, members, at_once, bar):
+def _train(data, members, at_once, bar, count):
     """Train those that are not finished."""
     for member in members:
         if member.finished():
             member.drop_checkpoint()
     for group in _groups([each for each in members if not each.finished()], at_once):
         with memory_named("the device", f"at_once, which is {at_once}, or batch_size"):
-            together = len(group) > 1 and _train_together(data, group, bar)
+            together = len(group) > 1 and _train_together(data, group, count)
         if not together:
             for member in group:
-                _train_run(data, member, bar)
+                _train_run(data, member, bar, count)
 
 # %% ../nbs/e09_grid.ipynb #1e268e24
 def sweep(data: ImageData | Any, grid: dict[str, list], *, folder: str | Path,
@@ -309,12 +297,15 @@ def sweep(data: ImageData | Any, grid: dict[str, list], *, folder: str | Path,
     members = _members(folder, grid, shared, model_class, data)
     rank, world = parallel.rank_and_world()
     _open_folder(folder, data, grid, shared, members[0], first=rank == 0)
-    with _EpochBar(members, progress and rank == 0) as bar, parallel.each_alone():
-        _train(data, members[rank::world], at_once, bar)
+    total = sum(member.settings["epochs"] for member in members)
+    with (parallel.progress_bar(progress, total=total, unit=" epochs") as bar,
+          parallel.each_alone()):
+        count = partial(_count, bar, members)
+        _train(data, members[rank::world], at_once, bar, count)
         while not all(member.finished() for member in members):
-            bar.count()
+            count()
             time.sleep(0.1)
-        bar.count()
+        count()
     if world > 1:
         _write_table(folder)   # of the earlier ones, the last may have missed a row
     return pd.DataFrame([each.values | each.row
@@ -343,7 +334,7 @@ def _train_epoch(runs, weights, of_all, optimizer, scheduler):
         run.enter_steps(terms, own, lr)
 
 # %% ../nbs/e09_grid.ipynb #40ef9b12
-def _train_together(data, members, bar):
+def _train_together(data, members, count):
     """Train runs that differ in seed and β as one; False where that cannot be."""
     shared, recipes = members[0].settings, [member.recipe() for member in members]
     device, epochs = as_device(shared["device"]), shared["epochs"]
@@ -358,7 +349,7 @@ def _train_together(data, members, bar):
     train, val = (Split(part.images.to(device), part.labels)
                   for part in (data.train, data.val))
     data = replace(data, train=train, val=val)
-    runs = [begin(model, data, epochs, recipe, device, History())
+    runs = [begin(model, data, epochs, recipe, device)
             for model, recipe in zip(models, recipes)]
     recipe = runs[0].recipe
     for run in runs:
@@ -374,17 +365,13 @@ def _train_together(data, members, bar):
         share = (time.perf_counter() - runs[0].started) / len(runs)
         for run in runs:
             run.started = time.perf_counter() - share
-            _finish(run)
-        bar.count(sum(len(run.history) for run in runs))
+            if run.history.ended == "running":          # it has not diverged before
+                with suppress(TrainingDiverged):
+                    run.finish_epoch(*validate(run.model, run.val,
+                                               objective=run.recipe.objective))
+        count(sum(len(run.history) for run in runs))
     for run, member in zip(runs, members):
         run.restore(shared["restore_best"])
         member.finish(run.model, run.recipe, run.history, run.error)
     return True
 
-
-def _finish(run):
-    """Finish an epoch of a run, unless it has diverged, now or before."""
-    if run.history.ended == "running":
-        with suppress(TrainingDiverged):
-            run.finish_epoch(*validate(run.model, run.val,
-                                       objective=run.recipe.objective))

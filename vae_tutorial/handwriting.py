@@ -16,6 +16,8 @@ from PIL import Image, ImageOps
 from scipy import ndimage
 from torch import Tensor
 
+from .files import expanded
+
 # %% ../nbs/e13_handwriting.ipynb #d05ba3c7
 def _shares(old, new):
     """The share that each of `old` pixels in a row has in each of `new`."""
@@ -120,7 +122,7 @@ _LARGEST = 448       # pixels of a side; a photograph has more than the protocol
 def _grey(picture):
     """A picture of any kind as grey values (H, W), float64 from 0 to 255."""
     if isinstance(picture, (str, Path)):
-        with Image.open(picture) as file:
+        with Image.open(expanded(picture, "picture")) as file:
             return _grey(ImageOps.exif_transpose(file))
     if isinstance(picture, Image.Image):
         paper = Image.new("RGBA", picture.size, "white")

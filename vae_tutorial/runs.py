@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LR_SCHEDULES', 'Trace', 'TrainingDiverged', 'ConstantBeta', 'check_ramp', 'constant', 'one_cycle', 'check_schedule',
-           'Recipe', 'describe', 'end_of', 'beta_at', 'new_optimizer', 'new_scheduler', 'check_gradient', 'State',
-           'Run', 'finishing', 'warn_unless_it_settles', 'Record', 'save_run', 'try_to_save', 'load_run',
-           'open_checkpoint', 'settled', 'in_words', 'check_data', 'try_out', 'begin', 'under_way']
+           'Recipe', 'describe', 'end_of', 'beta_at', 'Epoch', 'History', 'new_optimizer', 'new_scheduler',
+           'check_gradient', 'State', 'Run', 'finishing', 'warn_unless_it_settles', 'save_run', 'try_to_save',
+           'load_run', 'open_checkpoint', 'settled', 'in_words', 'check_data', 'try_out', 'begin', 'under_way']
 
 # %% ../nbs/e06_runs.ipynb #61b23ca3
 import functools
@@ -17,7 +17,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import (CosineAnnealingLR, LRScheduler, PolynomialLR,
                                       ReduceLROnPlateau)
-from tqdm.auto import tqdm
 
 from . import files, parallel
 from .checks import (as_number, check_choice, check_images, check_kind,
@@ -194,12 +193,6 @@ class Recipe:
             beta=self.beta if callable(self.beta) else ConstantBeta(self.beta),
             seed=check_seed("seed", self.seed))
 
-    @property
-    def lr_scheduler(self) -> Callable:
-        """The function that `lr_schedule` names or is."""
-        named = self.lr_schedule
-        return named if callable(named) else LR_SCHEDULES[named]
-
 # %% ../nbs/e06_runs.ipynb #57cc5be6
 def describe(thing: Any) -> str:
     """A function, class or object in words that are the same in every process."""
@@ -235,8 +228,110 @@ def beta_at(schedule: Callable[[float], float], time: float) -> float:
 def _is_at(value, end):
     return math.isclose(value, end, rel_tol=1e-6, abs_tol=1e-9)
 
+# %% ../nbs/e06_runs.ipynb #6c39fce0
+@dataclass(frozen=True)
+class Epoch:
+    """One row of a `History`, in nats per image.
+
+    The plain terms are of the validation set at β = 1; those named `train_` are means
+    over the epoch's batches, with `train_loss` at the β of the step; `beta` and `lr`
+    are those of the last step.
+    """
+
+    epoch: int
+    loss: float
+    reconstruction: float
+    kl: float
+    train_loss: float
+    train_reconstruction: float
+    train_kl: float
+    beta: float
+    lr: float
+    settled: bool
+    seconds: float
+
+
+def _checked(history):
+    """A history from somewhere, seen to be one that `fit` could have made."""
+    if not str(history.ended).startswith("stopped by a callback"):
+        check_choice("ended", history.ended, ("running", "all epochs done", "diverged",
+                                              "patience ran out", "interrupted"))
+    for number, row in enumerate(history.epochs, start=1):
+        fits = all(isinstance(value, bool if name == "settled" else (int, float))
+                   for name, value in vars(row).items())
+        if row.epoch != number or not fits:
+            raise ValueError(f"{row!r} cannot be row {number} of a history")
+    return history
+
+
+def _plot_curves(frame):
+    fig, axes = plt.subplots(2, 2, figsize=(7, 4.6), sharex=True)
+    titles = {"loss": "loss (validation at β = 1)", "reconstruction": "reconstruction",
+              "kl": "KL"}
+    for ax, (name, title) in zip(axes.flat, titles.items()):
+        ax.plot(frame["train_" + name], ls="--", label="training")
+        ax.plot(frame[name], label="validation")
+        ax.set(title=title, ylabel="nats per image")
+    axes[0, 0].legend()
+    axes[1, 1].plot(frame["beta"], color="C2")
+    axes[1, 1].set(title="β", ylim=(0, None))
+    plt.setp(axes[1], xlabel="epoch")
+    return fig
+
+# %% ../nbs/e06_runs.ipynb #6c39fce1
+@dataclass
+class History:
+    """What a training did: its `Epoch` rows, its `settings`, and how it `ended`.
+
+    `ended` is "running", "all epochs done", "patience ran out", "interrupted",
+    "diverged", or "stopped by a callback" with the callback's reason.
+    """
+
+    epochs: list[Epoch] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    ended: str = "running"
+
+    def __len__(self) -> int:
+        return len(self.epochs)
+
+    def __getitem__(self, index: int) -> Epoch:
+        return self.epochs[index]
+
+    @property
+    def best(self) -> Epoch:
+        """The settled epoch with the lowest loss; the last one if none has settled."""
+        if not self.epochs:
+            raise ValueError("no epoch was finished, so there is no best one")
+        settled = [e for e in self.epochs if e.settled]
+        return min(settled, key=lambda e: e.loss) if settled else self.epochs[-1]
+
+    def out_of_patience(self, patience: int | None) -> bool:
+        """Whether `patience` settled epochs followed the best one; never if None."""
+        if patience is None or not self.epochs:
+            return False
+        return sum(e.settled for e in self.epochs[self.best.epoch:]) >= patience
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, as far as JSON can say it."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> "History":
+        """What `to_dict` gave, as it was; an error if it cannot be a history."""
+        rows = [Epoch(**row) for row in saved["epochs"]]
+        return _checked(cls(rows, dict(saved["settings"]), saved["ended"]))
+
+    def to_frame(self) -> pd.DataFrame:
+        """The rows as a `pandas.DataFrame`, indexed by epoch."""
+        names = [each.name for each in fields(Epoch)]
+        return pd.DataFrame(self.to_dict()["epochs"], columns=names).set_index("epoch")
+
+    def plot(self) -> Figure:
+        """Loss, reconstruction, KL and β against the epoch; returns the figure."""
+        return _plot_curves(self.to_frame())
+
 # %% ../nbs/e06_runs.ipynb #09bc6813
-def new_optimizer(recipe: Any, parameters: list[Tensor]) -> torch.optim.Optimizer:
+def new_optimizer(recipe: Recipe, parameters: list[Tensor]) -> torch.optim.Optimizer:
     """The recipe's optimizer for these parameters."""
     given: dict[str, Any] = {} if recipe.lr is None else {"lr": recipe.lr}
     if recipe.optimizer is torch.optim.Adam:
@@ -249,10 +344,11 @@ def new_optimizer(recipe: Any, parameters: list[Tensor]) -> torch.optim.Optimize
     return made
 
 
-def new_scheduler(recipe: Any, optimizer: torch.optim.Optimizer,
+def new_scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer,
                   steps: int) -> LRScheduler:
     """The recipe's schedule for an optimizer's learning rate over so many steps."""
-    made, name = recipe.lr_scheduler(optimizer, steps), "lr_schedule(optimizer, steps)"
+    named, name = recipe.lr_schedule, "lr_schedule(optimizer, steps)"
+    made = (named if callable(named) else LR_SCHEDULES[named])(optimizer, steps)
     check_kind(name, made, LRScheduler, "return one of torch.optim.lr_scheduler")
     if isinstance(made, ReduceLROnPlateau):
         raise TypeError(f"{name} is ReduceLROnPlateau, which needs a validation loss, "
@@ -260,26 +356,46 @@ def new_scheduler(recipe: Any, optimizer: torch.optim.Optimizer,
     return made
 
 
-def check_gradient(loss: Tensor) -> Tensor:
-    """A loss from which a step can learn, or a ValueError."""
-    if loss.requires_grad:
-        return loss
-    raise ValueError("objective gives a loss without a gradient: unfreeze some of the "
-                     "parameters, p.requires_grad_(), or do not detach it")
+def check_gradient(loss: Tensor, trained: Sequence[Tensor] | None = None) -> Tensor:
+    """A loss from which a step can learn, of no parameters but those `trained`."""
+    if not loss.requires_grad:
+        raise ValueError(
+            "objective gives a loss without a gradient: unfreeze some of the "
+            "parameters, p.requires_grad_(), or do not detach it")
+    known = {id(each) for each in trained or ()}
+    for leaf in _leaves(loss) if trained else ():
+        if id(leaf) not in known:
+            raise ValueError(
+                f"objective depends on a parameter of shape {tuple(leaf.shape)} that "
+                "nothing trains: make it an nn.Module that has the parameter, or "
+                "freeze it, p.requires_grad_(False)")
+    return loss
+
+
+def _leaves(loss):
+    """The parameters for which a loss has a gradient, at the ends of its graph."""
+    seen, waiting = {None}, [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node not in seen:
+            seen.add(node)
+            waiting += [before for before, _ in node.next_functions]
+            if hasattr(node, "variable"):
+                yield node.variable
 
 # %% ../nbs/e06_runs.ipynb #31378e75
 class State:
     """All that a training must remember to be continued to the same bits.
 
     The model is on the device of `images` and `val`, the images to train on and those
-    to validate with, the recipe settled (see chapter 02), and the history empty, with
-    the settings that it is to be compared by.
+    to validate with, and the recipe is settled (see `settled`).
     """
 
     def __init__(self, model: Any, images: Tensor, val: Tensor, recipe: Any,
-                 epochs: int, history: Any, patience: int | None = None) -> None:
+                 epochs: int, patience: int | None = None) -> None:
         self.model, self.images, self.val, self.recipe = model, images, val, recipe
-        self.epochs, self.history, self.patience = epochs, history, patience
+        self.epochs, self.patience = epochs, patience
+        self.history = History(settings=in_words(recipe, model, epochs))
         learned = parallel.module_of(recipe.objective)
         self.objective = nn.Module() if learned is model else learned.to(images.device)
         self.parameters = [*model.parameters(), *self.objective.parameters()]
@@ -349,19 +465,19 @@ class Run(State):
         """One step of the optimiser and of both schedules."""
         self.trace.add(terms)
         self.optimizer.zero_grad()
-        check_gradient(terms.loss).backward()
+        trained = self.parameters if self.trace.steps == 1 else None
+        check_gradient(terms.loss, trained).backward()
         self.optimizer.step()
         self.settled &= _is_at(self.beta, self.end)
-        self.at = dict(beta=self.beta, lr=float(self.scheduler.get_last_lr()[0]))
+        self.at = self.beta, float(self.scheduler.get_last_lr()[0])
         self.scheduler.step()
         if self.trace.steps < len(self.trace.rows):
             self.beta = beta_at(self.recipe.beta, self.time)
 
     def enter_steps(self, rows: Tensor, betas: Sequence[float], lr: float) -> None:
         """Enter all steps of an epoch that were made elsewhere, with the β of each."""
-        self.trace.rows, self.trace.steps = rows, len(rows)
+        self.trace.rows, self.trace.steps, self.at = rows, len(rows), (betas[-1], lr)
         self.settled = all(_is_at(beta, self.end) for beta in betas)
-        self.at = dict(beta=betas[-1], lr=lr)
 
     def finish_epoch(self, reconstruction: float, kl: float) -> None:
         """Enter the epoch with its validation figures, or raise `TrainingDiverged`."""
@@ -373,10 +489,11 @@ class Run(State):
             self.error = f"epoch {len(self.history) + 1} diverged: {trouble}"
             raise TrainingDiverged(self.error, self.history)
         seconds = time.perf_counter() - self.started  # guard: forward-clock
-        epoch = self.history.add(reconstruction, kl, self.trace.means(), **self.at,
-                                 settled=self.settled, seconds=seconds)
+        row: list[Any] = [len(self.history) + 1, loss, reconstruction, kl,
+                          *self.trace.means(), *self.at, self.settled, seconds]
+        self.history.epochs.append(Epoch(*row))
         self.last = self.weights()
-        if self.history.best is epoch:
+        if self.history.best is self.history[-1]:
             self.best = self.last
 
 # %% ../nbs/e06_runs.ipynb #c7890428
@@ -406,64 +523,6 @@ def warn_unless_it_settles(run: Run) -> None:
         state = "has no end at which it stays"
     warnings.warn(f"beta {state}: none can be the best, so patience has no effect and "
                   "the last one is kept", stacklevel=4)
-
-# %% ../nbs/e06_runs.ipynb #6c39fce0
-class Record:
-    """How a history is written down as JSON, read back, and drawn.
-
-    A subclass has `epochs`, `settings` and `ended`, and says which class its `row` is.
-    """
-
-    row: type
-
-    def to_dict(self) -> dict[str, Any]:
-        """All of it, as far as JSON can say it."""
-        return asdict(self)  # type: ignore
-
-    @classmethod
-    def from_dict(cls, saved: dict[str, Any]) -> Any:
-        """What `to_dict` gave, as it was; an error if it cannot be a history."""
-        rows = [cls.row(**row) for row in saved["epochs"]]
-        made: Any = cls
-        return _checked(made(rows, dict(saved["settings"]), saved["ended"]))
-
-    def to_frame(self) -> pd.DataFrame:
-        """The rows as a `pandas.DataFrame`, indexed by epoch."""
-        names = [each.name for each in fields(self.row)]
-        rows: Any = self.to_dict()["epochs"]
-        return pd.DataFrame(rows, columns=names).set_index("epoch")
-
-    def plot(self) -> Figure:
-        """Loss, reconstruction, KL and β against the epoch; returns the figure."""
-        return _plot_curves(self.to_frame())
-
-
-def _checked(history):
-    """A history from somewhere, seen to be one that `fit` could have made."""
-    if not str(history.ended).startswith("stopped by a callback"):
-        check_choice("ended", history.ended, ("running", "all epochs done", "diverged",
-                                              "patience ran out", "interrupted"))
-    for number, row in enumerate(history.epochs, start=1):
-        fits = all(isinstance(value, bool if name == "settled" else (int, float))
-                   for name, value in vars(row).items())
-        if row.epoch != number or not fits:
-            raise ValueError(f"{row!r} cannot be row {number} of a history")
-    return history
-
-
-def _plot_curves(frame):
-    fig, axes = plt.subplots(2, 2, figsize=(7, 4.6), sharex=True)
-    titles = {"loss": "loss (validation at β = 1)", "reconstruction": "reconstruction",
-              "kl": "KL"}
-    for ax, (name, title) in zip(axes.flat, titles.items()):
-        ax.plot(frame["train_" + name], ls="--", label="training")
-        ax.plot(frame[name], label="validation")
-        ax.set(title=title, ylabel="nats per image")
-    axes[0, 0].legend()
-    axes[1, 1].plot(frame["beta"], color="C2")
-    axes[1, 1].set(title="β", ylim=(0, None))
-    plt.setp(axes[1], xlabel="epoch")
-    return fig
 
 # %% ../nbs/e06_runs.ipynb #ee7d18f0
 def save_run(run: State, path: Path) -> None:
@@ -498,7 +557,7 @@ def load_run(run: State, path: Path) -> None:
     """Continue what is in a file; the model changes last, once all of it fits."""
     tensors, notes = files.read_tensors(path)
     with files.as_damage(path):
-        history = type(run.history).from_dict(notes["history"])
+        history = History.from_dict(notes["history"])
     # version 0.3 did not keep what these images are; from now on they are compared
     history.settings.setdefault("val images", run.history.settings["val images"])
     files.check_same(path, run.history.settings, history.settings)
@@ -569,7 +628,7 @@ def open_checkpoint(run: State, folder: Path, resume: bool) -> Path:
     return path
 
 # %% ../nbs/e06_runs.ipynb #5b5d0aa5
-def settled(recipe: Any, device: torch.device) -> Any:
+def settled(recipe: Recipe, device: torch.device) -> Recipe:
     """A recipe with what "auto" and the usual learning rate stand for on a device."""
     precision, lr = recipe.precision, recipe.lr
     if precision == "auto":
@@ -579,7 +638,7 @@ def settled(recipe: Any, device: torch.device) -> Any:
     return replace(recipe, precision=precision, lr=lr)
 
 
-def in_words(recipe: Any, model: LatentModel, epochs: int) -> dict[str, Any]:
+def in_words(recipe: Recipe, model: LatentModel, epochs: int) -> dict[str, Any]:
     """All that determines a run but its images, as far as JSON can say it."""
     # what the usual learning rate depends on comes first: a difference names the cause
     names = ["optimizer", "lr_schedule", *(each.name for each in fields(recipe))]
@@ -605,12 +664,12 @@ def _check_part(name: str, part: Any, shape: tuple, n_classes: int) -> None:
                         "must be torch.uint8, grey values from 0 to 255: "
                         f"{line} makes them")
     check_images(f"{name}.images", images, shape)
-    if not len(images):
-        raise ValueError(f"{name}.images holds no images, must hold at least one")
-    if images.max() == 1:
-        raise ValueError(f"{name}.images holds no other values than 0 and 1, must hold "
-                         "grey values from 0 to 255: 255 * images makes them")
-    if len(images) > 1 and torch.equal(images[1:], images[:-1]):
+    check_whole(f"len({name})", len(images))
+    if images.dtype == torch.uint8 and 0 < (high := int(images.max())) < 32:
+        raise ValueError(f"{name}.images holds values from 0 to {high}, must hold grey "
+                         f"values from 0 to 255: load_images(x, scale={high}) makes "
+                         f"{high} white")
+    if "train" in name and len(images) > 1 and torch.equal(images[1:], images[:-1]):
         warnings.warn(f"{name}.images holds the same image {len(images):,} times: was "
                       "every one of them read?", stacklevel=6)
     if isinstance(labels, Tensor) and len(labels) and n_classes:
@@ -661,17 +720,16 @@ def try_out(model: LatentModel, images: Tensor, objective: Callable[..., Elbo]) 
                         "objective=reconstruction_only trains a model without q(z | x)")
 
 # %% ../nbs/e06_runs.ipynb #77532590
-def begin(model: LatentModel, data: ImageData, epochs: int, recipe: Any,
-          device: torch.device, history: Any, patience: int | None = None) -> Run:
+def begin(model: LatentModel, data: ImageData, epochs: int, recipe: Recipe,
+          device: torch.device, patience: int | None = None) -> Run:
     """The run of a recipe before its first step, with the model on the device."""
     parallel.join(device)       # under torchrun, this is where a process gets its GPU
     epochs, recipe = check_whole("epochs", epochs), settled(recipe, device)
     check_data(model, data, recipe.batch_size)
     try_out(model, data.train.images[:2], recipe.objective)
-    history.settings = in_words(recipe, model, epochs)
     train, val = (part.images.to(device) for part in (data.train, data.val))
     patience = None if patience is None else check_whole("patience", patience)
-    run = Run(place(model, device), train, val, recipe, epochs, history, patience)
+    run = Run(place(model, device), train, val, recipe, epochs, patience)
     warn_unless_it_settles(run)
     return run
 
@@ -704,10 +762,9 @@ def under_way(run: Run, callbacks: Sequence[Callable], checkpoint: str | Path | 
         objective = parallel.shared(objective, run.model, run.objective)
         if not len(run.history):
             run.last = run.best = run.weights()
-    # tqdm's notebook bar does not ask TQDM_DISABLE by itself
-    hidden = not (progress and first) or "TQDM_DISABLE" in os.environ
-    with tqdm(total=run.epochs * len(run.images), unit=" images", unit_scale=True,
-              initial=len(run.history) * len(run.images), disable=hidden) as bar:
+    with parallel.progress_bar(
+            progress, total=run.epochs * len(run.images), unit=" images",
+            unit_scale=True, initial=len(run.history) * len(run.images)) as bar:
         def show(model, history):
             e = history[-1]
             bar.set_postfix_str(

@@ -19,7 +19,7 @@ from torch import nn
 import vae_tutorial
 from . import files
 from .checks import check_choice, check_kind, plain
-from .training import History
+from .runs import History
 from .vae import LatentModel
 
 # %% ../nbs/e08_saving.ipynb #9cfdb6d7
@@ -103,12 +103,11 @@ def load_model(path: str | Path, model_class: type[LatentModel] | None = None, *
         Class of the model; by default the one of that name which is defined here.
     objective : nn.Module, optional
         Gets the parameters that were saved with the model.
-
-    Returns
-    -------
-    model, history : LatentModel, History or None
     """
     path = files.expanded(path)
+    if path.is_dir():
+        raise ValueError(f"path is {str(path)!r}, a folder, must be a file: a training "
+                         "is continued with fit(..., checkpoint=folder, resume=True)")
     tensors, notes = files.read_tensors(path)
     if "param_groups" in notes:
         raise ValueError(f"{path} is a checkpoint of a training: continue it with "
@@ -125,7 +124,10 @@ def load_model(path: str | Path, model_class: type[LatentModel] | None = None, *
         objective.load_state_dict(own)
     with files.as_damage(path):
         history = None if saved is None else History.from_dict(saved)
-        return _build(found, config, tensors).eval(), history
+        _check_config(found, config, tensors)
+        model = found(**config)
+        model.load_state_dict(tensors)
+    return model.eval(), history
 
 # %% ../nbs/e08_saving.ipynb #67f696af
 def _class_named(name, home, path):
@@ -145,14 +147,6 @@ def _subclasses(of):
     for each in of.__subclasses__():
         yield each
         yield from _subclasses(each)
-
-
-def _build(model_class, config, tensors):
-    """The model of a file, built once its shapes are those of the weights."""
-    _check_config(model_class, config, tensors)
-    model = model_class(**config)
-    model.load_state_dict(tensors)
-    return model
 
 
 def _check_config(model_class, config, tensors):
@@ -197,15 +191,12 @@ def _pretrained_file(name):
 def load_pretrained(name: str) -> LatentModel:
     """A model that comes with the package, trained on the full data.
 
+    It is on the CPU, in float32 and in evaluation mode.
+
     Parameters
     ----------
     name : str
         Such as "mnist-mlp-20d"; any other name gets the list of them all as an answer.
-
-    Returns
-    -------
-    LatentModel
-        On the CPU, in float32 and in evaluation mode.
     """
     return load_model(_pretrained_file(name))[0]
 
@@ -213,10 +204,7 @@ def load_pretrained(name: str) -> LatentModel:
 def about_pretrained(name: str) -> dict[str, Any]:
     """Recipe, test figures in nats per image, and history of a shipped model.
 
-    Returns
-    -------
-    dict
-        "recipe", "metrics", "history" (a `History`), "version" and "torch".
+    A dict of "recipe", "metrics", "history" (a `History`), "version" and "torch".
     """
     notes = files.read_tensors(_pretrained_file(name))[1]
     return notes | {"history": History.from_dict(notes["history"])}

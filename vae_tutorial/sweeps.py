@@ -23,7 +23,7 @@ from sklearn.metrics import mutual_info_score
 from torch import Tensor
 
 from .checks import (check_choice, check_labels, check_number, check_points,
-                                 check_same_shape, check_seed, check_whole, moved)
+                                 check_same_shape, check_seed, check_whole)
 from .data import ImageData, Split
 from .devices import widen
 from .vae import (Elbo, VAEOutput, kl_divergence, reconstruction_loss,
@@ -86,10 +86,6 @@ def plot_rate_distortion(table: pd.DataFrame, by: str = "beta", rate: str = "kl"
         Columns in nats per image.
     ax : matplotlib Axes, optional
         Where to draw.
-
-    Returns
-    -------
-    matplotlib Axes
     """
     check_choice("by", by, list(table.columns))
     means = summarize(table, by, [rate, distortion])
@@ -126,10 +122,6 @@ def plot_tradeoff(table: pd.DataFrame, setting: str, columns: list[str],
         What to draw.
     ax : matplotlib Axes, optional
         Where to draw.
-
-    Returns
-    -------
-    matplotlib Axes
     """
     check_choice("setting", setting, list(table.columns))
     table = table.dropna(subset=[setting])
@@ -398,6 +390,3 @@ def tc_elbo(model: Callable[..., VAEOutput], x: Tensor, beta: float = 1.0,
     correlation = (joint - single).mean() + constant
     loss = reconstruction + kl + (beta - 1) * correlation
     return Elbo(loss, reconstruction, kl, beta)
-
-# %% ../nbs/07_sweeps.ipynb #7a070016
-__getattr__ = moved(__name__, {"sweep": "grid"})

@@ -7,6 +7,7 @@ hide                           the cell is not shown
 hide_input, echo: false        its code is not shown
 hide_output, output: false     its output is not shown
 fig-alt: text                  alternative text of the pictures in its output
+in-colour: true                its pictures keep their colours on a dark page
 code-fold: true                code and output are folded away until the reader asks for them
 (any other)                    only the line itself is not shown
 """
@@ -21,7 +22,7 @@ DIRECTIVE = re.compile(r"\s*#\s*\|\s*([\w-]+)\s*:?\s*(.*?)\s*$")
 
 
 class picture(nodes.General, nodes.Element):
-    """A box for a picture that a cell drew; its attribute `width` is the picture's in pixels."""
+    """A box for a picture that a cell drew; its attribute `width` is the picture's in pixels, `kind` its classes."""
 
 
 class fold(nodes.General, nodes.Element):
@@ -67,11 +68,11 @@ def describe_images(output, text):
         image["alt"] = text
 
 
-def frame_images(app, output):
-    """Put every picture of an output in a box of its own that knows how wide the picture is."""
+def frame_images(app, output, kind):
+    """Put every picture of an output in a box of a kind that knows how wide the picture is."""
     for image in list(output.findall(nodes.image)):
         with Image.open(Path(app.srcdir, image["uri"])) as drawn:
-            image.replace_self(picture("", image.deepcopy(), width=drawn.width))
+            image.replace_self(picture("", image.deepcopy(), width=drawn.width, kind=kind))
 
 
 def fold_cell(cell, solution):
@@ -106,7 +107,7 @@ def show_cell(app, cell):
     elif output is not None and "fig-alt" in directives:
         describe_images(output, directives["fig-alt"])
     if output is not None:
-        frame_images(app, output)
+        frame_images(app, output, "picture in-colour" if asks(directives, "in-colour: true") else "picture")
     if not cell.children:
         remove(cell)
     elif asks(directives, "code-fold: true"):
@@ -122,7 +123,7 @@ def show_cells(app, doctree):
 
 def open_picture(translator, node):
     """Begin the HTML of a picture's box."""
-    translator.body.append(f'<div class="picture" style="--width: {node["width"]}px">\n')
+    translator.body.append(f'<div class="{node["kind"]}" style="--width: {node["width"]}px">\n')
 
 
 def close_picture(translator, node):
