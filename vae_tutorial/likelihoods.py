@@ -6,22 +6,22 @@
 __all__ = ['Likelihood', 'Bernoulli', 'ContinuousBernoulli', 'Gaussian', 'LearnedGaussian', 'OptimalGaussian',
            'DiscretizedLogistic']
 
-# %% ../nbs/13_likelihoods.ipynb #48b793cf
+# %% ../nbs/13_likelihoods.ipynb #d8f1a3dc
 import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from .checks import check_number, check_sizes, check_whole
 from .vae import LIKELIHOODS, BaseVAE, Elbo, elbo
 
-# %% ../nbs/13_likelihoods.ipynb #c9f7373a
+# %% ../nbs/13_likelihoods.ipynb #2713fa42
 class Likelihood(nn.Module):
     """Distribution of each pixel, given what a decoder says of it.
 
-    A likelihood is what `elbo` and `evaluate` take as `likelihood`. Its method `elbo` is
-    an objective for `fit`, which then trains the likelihood's own parameters too:
+    `elbo` and `evaluate` take it as their `likelihood`. Its method `elbo` is an
+    objective for `fit`, which then trains the likelihood's own parameters too:
     `fit(model, data, 20, objective=LearnedGaussian().elbo)`.
     """
 
@@ -34,7 +34,7 @@ class Likelihood(nn.Module):
         """Mean of each pixel, an intensity."""
         return logits.sigmoid()
 
-    def sample(self, logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, logits: Tensor, generator: Generator | None = None) -> Tensor:
         """One draw of each pixel, independent of the others."""
         raise NotImplementedError(f"{type(self).__name__} must say with sample how to "
                                   "draw a pixel")
@@ -44,18 +44,18 @@ class Likelihood(nn.Module):
         return -self.log_prob(logits, x)
 
     def elbo(self, model: BaseVAE, x: Tensor, beta: float = 1.0,
-             generator: torch.Generator | None = None) -> Elbo:
-        """Negative ELBO of a batch under this likelihood; see `vae_tutorial.vae.elbo`."""
+             generator: Generator | None = None) -> Elbo:
+        """Negative ELBO of a batch under this likelihood, as `vae.elbo` gives it."""
         return elbo(model, x, beta, generator, likelihood=self)
 
-# %% ../nbs/13_likelihoods.ipynb #e641115e
+# %% ../nbs/13_likelihoods.ipynb #5cd5c01e
 class Bernoulli(Likelihood):
     """Pixels that are 0 or 1; on grey pixels a loss, but no likelihood."""
 
     def log_prob(self, logits: Tensor, x: Tensor) -> Tensor:
         return -LIKELIHOODS["bernoulli"](logits, x)
 
-    def sample(self, logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, logits: Tensor, generator: Generator | None = None) -> Tensor:
         return (_uniform(logits, generator) < logits.sigmoid()).to(logits.dtype)
 
 
@@ -71,7 +71,7 @@ class ContinuousBernoulli(Likelihood):
         return torch.where(small, 0.5 + logits / 12,
                            -1 / torch.expm1(-safe) - 1 / safe)
 
-    def sample(self, logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, logits: Tensor, generator: Generator | None = None) -> Tensor:
         # the inverse of P(X <= x) for falling densities; rising ones are their mirror
         falling = -logits.abs().clamp(min=1e-3)
         x = torch.log1p(_uniform(logits, generator) * torch.expm1(falling)) / falling
@@ -81,7 +81,7 @@ class ContinuousBernoulli(Likelihood):
 def _uniform(like, generator):
     return torch.rand(like.shape, generator=generator, device=like.device)
 
-# %% ../nbs/13_likelihoods.ipynb #933367ff
+# %% ../nbs/13_likelihoods.ipynb #7e964aef
 class Gaussian(Likelihood):
     """Mean sigmoid(logits) and a standard deviation, the same for all pixels."""
 
@@ -94,7 +94,7 @@ class Gaussian(Likelihood):
         error = (x - logits.sigmoid()) / self.sigma
         return -error.square() / 2 - (self.sigma * math.sqrt(2 * math.pi)).log()
 
-    def sample(self, logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, logits: Tensor, generator: Generator | None = None) -> Tensor:
         noise = torch.randn(logits.shape, generator=generator, device=logits.device)
         return logits.sigmoid() + self.sigma * noise
 
@@ -144,7 +144,7 @@ class OptimalGaussian(Gaussian):
         self.sigma.lerp_(variance.detach().sqrt(), 0.05)
         return -error / (2 * variance) - (2 * math.pi * variance).log() / 2
 
-# %% ../nbs/13_likelihoods.ipynb #3f0613c6
+# %% ../nbs/13_likelihoods.ipynb #6f8d6cc6
 class DiscretizedLogistic(Likelihood):
     """Probabilities of 8-bit pixels: a logistic density, summed up over each level.
 
@@ -177,7 +177,7 @@ class DiscretizedLogistic(Likelihood):
         s, m = self.log_scale.exp(), self.location(logits)
         return s * (F.softplus(m / s) - F.softplus((m - 1) / s))
 
-    def sample(self, logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, logits: Tensor, generator: Generator | None = None) -> Tensor:
         u = _uniform(logits, generator).clamp(1e-7, 1 - 1e-7)
         x = self.location(logits) + self.log_scale.exp() * u.logit()
         return (x.clamp(0, 1) * (self.levels - 1)).round() / (self.levels - 1)
