@@ -8,6 +8,7 @@ from factories import digit_model, generator, small_data, train
 from vae_tutorial.evaluation import evaluate
 from vae_tutorial.likelihoods import (Bernoulli, ContinuousBernoulli, DiscretizedLogistic, Gaussian, LearnedGaussian, Likelihood,
                                       OptimalGaussian)
+from vae_tutorial.saving import load_model, save_model
 from vae_tutorial.vae import LIKELIHOODS, elbo
 
 LOGITS = torch.tensor([-40.0, -6.0, -0.5, -0.05, 0.0, 1e-4, 0.3, 2.0, 7.0, 40.0], dtype=torch.float64)
@@ -113,3 +114,15 @@ def test_wrong_use_is_named(make, says):
 def test_a_sigma_of_each_pixel_must_fit_the_images():
     with pytest.raises((ValueError, RuntimeError)):
         LearnedGaussian((5, 5)).elbo(digit_model(), small_data(10).train.images / 255)
+
+
+def test_a_likelihood_is_saved_with_its_model_and_comes_back(tmp_path):
+    path, likelihood, back = tmp_path / "model.safetensors", LearnedGaussian(sigma=0.123), LearnedGaussian()
+    save_model(digit_model(), path, objective=likelihood.elbo)
+    load_model(path, objective=back.elbo)
+    assert back.sigma.equal(likelihood.sigma)
+
+
+def test_the_optimal_sigma_has_a_floor_and_takes_wide_models():
+    best, logits = OptimalGaussian(), torch.zeros(3, 4, dtype=torch.float64)
+    assert best(logits, logits.sigmoid()).isfinite().all()      # no error at all

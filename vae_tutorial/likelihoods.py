@@ -16,13 +16,14 @@ from torch import Generator, Tensor, nn
 from .checks import check_number, check_sizes, check_whole
 from .vae import LIKELIHOODS, BaseVAE, Elbo, elbo
 
-# %% ../nbs/13_likelihoods.ipynb #2713fa42
+# %% ../nbs/13_likelihoods.ipynb #f393bb1e
 class Likelihood(nn.Module):
     """Distribution of each pixel, given what a decoder says of it.
 
     `elbo` and `evaluate` take it as their `likelihood`. Its method `elbo` is an
     objective for `fit`, which then trains the likelihood's own parameters too:
-    `fit(model, data, 20, objective=LearnedGaussian().elbo)`.
+    `fit(model, data, 20, objective=LearnedGaussian().elbo)`. `save_model` and
+    `load_model` take the same `objective`.
     """
 
     def log_prob(self, logits: Tensor, x: Tensor) -> Tensor:
@@ -48,7 +49,7 @@ class Likelihood(nn.Module):
         """Negative ELBO of a batch under this likelihood, as `vae.elbo` gives it."""
         return elbo(model, x, beta, generator, likelihood=self)
 
-# %% ../nbs/13_likelihoods.ipynb #5cd5c01e
+# %% ../nbs/13_likelihoods.ipynb #cb2d3ffa
 class Bernoulli(Likelihood):
     """Pixels that are 0 or 1; on grey pixels a loss, but no likelihood."""
 
@@ -60,7 +61,11 @@ class Bernoulli(Likelihood):
 
 
 class ContinuousBernoulli(Likelihood):
-    """Density C(l) exp(l x) on [0, 1]. Loaiza-Ganem & Cunningham (2019)."""
+    """Density l exp(l x) / (exp(l) - 1) on [0, 1]. Loaiza-Ganem & Cunningham (2019).
+
+    Its mean is not the sigmoid that `model.sample` and `model.reconstruct` show: use
+    `likelihood.mean(model.decode(z))`.
+    """
 
     def log_prob(self, logits: Tensor, x: Tensor) -> Tensor:
         return -LIKELIHOODS["continuous-bernoulli"](logits, x)
@@ -127,7 +132,7 @@ class LearnedGaussian(Gaussian):
         """The standard deviation, of `shape`."""
         return (self.log_sigma.mul(2).exp() + self.lowest**2).sqrt()
 
-# %% ../nbs/13_likelihoods.ipynb #471ea9e9
+# %% ../nbs/13_likelihoods.ipynb #4dec4788
 class OptimalGaussian(Gaussian):
     """A Gaussian with the best common σ: in training, that of each batch.
 
@@ -142,16 +147,17 @@ class OptimalGaussian(Gaussian):
         if not (self.training and torch.is_grad_enabled()):
             return super().log_prob(logits, x)
         error = (x - logits.sigmoid()).square()
-        variance = error.mean()
-        self.sigma.lerp_(variance.detach().sqrt(), 0.05)
+        variance = error.mean().clamp(min=255.0**-2)     # no less than one level's
+        self.sigma.lerp_(variance.detach().sqrt().to(self.sigma), 0.05)
         return -error / (2 * variance) - (2 * math.pi * variance).log() / 2
 
-# %% ../nbs/13_likelihoods.ipynb #6f8d6cc6
+# %% ../nbs/13_likelihoods.ipynb #15302979
 class DiscretizedLogistic(Likelihood):
     """Probabilities of 8-bit pixels: a logistic density, summed up over each level.
 
     The location is 1/2 + logits / 4, which starts as the sigmoid does and can leave
-    [0, 1]. The scale is trained. Salimans et al. (2017), section 2.1.
+    [0, 1]. The scale is trained. The mean is not the sigmoid that `model.sample` and
+    `model.reconstruct` show. Salimans et al. (2017), section 2.1.
 
     Parameters
     ----------

@@ -10,15 +10,16 @@ import hashlib
 import importlib
 import inspect
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 import vae_tutorial
 from . import files
 from .checks import check_choice, check_kind, plain
+from .parallel import module_of
 from .runs import History
 from .vae import LatentModel
 
@@ -50,7 +51,7 @@ def _said(name, value):
 
 # %% ../nbs/e08_saving.ipynb #ce13f50d
 def save_model(model: LatentModel, path: str | Path, history: History | None = None, *,
-               objective: nn.Module | None = None, **notes: Any) -> None:
+               objective: Callable | None = None, **notes: Any) -> None:
     """Write a model's weights, what is needed to build it again, and its history.
 
     Parameters
@@ -62,7 +63,7 @@ def save_model(model: LatentModel, path: str | Path, history: History | None = N
         Usually ends in `.safetensors`; replaced in one piece if it exists.
     history : History, optional
         From `fit`.
-    objective : nn.Module, optional
+    objective : nn.Module or a method of one, optional
         An objective with parameters of its own, which are kept too.
     **notes
         Whatever else is worth keeping in the file, as far as JSON can say it.
@@ -83,12 +84,12 @@ def save_model(model: LatentModel, path: str | Path, history: History | None = N
                          f"from its config ({error}), and load_model could not load "
                          "it: write a class whose constructor builds them") from error
     if objective is not None:
-        objective.state_dict(destination=tensors, prefix="objective/")
+        module_of(objective).state_dict(destination=tensors, prefix="objective/")
     files.write_tensors(files.expanded(path), tensors, notes)
 
 # %% ../nbs/e08_saving.ipynb #a4888a96
 def load_model(path: str | Path, model_class: type[LatentModel] | None = None, *,
-               objective: nn.Module | None = None
+               objective: Callable | None = None
                ) -> tuple[LatentModel, History | None]:
     """A model that `save_model` wrote, in evaluation mode, and its history.
 
@@ -101,7 +102,7 @@ def load_model(path: str | Path, model_class: type[LatentModel] | None = None, *
         The file.
     model_class : type, optional
         Class of the model; by default the one of that name which is defined here.
-    objective : nn.Module, optional
+    objective : nn.Module or a method of one, optional
         Gets the parameters that were saved with the model.
     """
     path = files.expanded(path)
@@ -121,7 +122,7 @@ def load_model(path: str | Path, model_class: type[LatentModel] | None = None, *
     own = {name.removeprefix("objective/"): tensors.pop(name)
            for name in list(tensors) if name.startswith("objective/")}
     if objective is not None:
-        objective.load_state_dict(own)
+        module_of(objective).load_state_dict(own)
     with files.as_damage(path):
         history = None if saved is None else History.from_dict(saved)
         _check_config(found, config, tensors)
