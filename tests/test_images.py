@@ -276,8 +276,8 @@ def test_arrays_that_differ_are_made_alike_as_pictures_are(images, given, shape)
 
 @pytest.mark.parametrize("given, message", [
     ({"size": 0}, "size is "), ({"size": (1, 2, 3)}, "size is .* must be one number or two"), ({"mode": "CMYK"}, "mode is 'CMYK', must be one of"),
-    ({"fit": "cut"}, "fit is 'cut', must be one of .* the nearest is"), ({"background": "whitish"}, "unknown color"), ({"background": (1, 2, 3)}, "background is tuple, must be a str: 'rgb"),
-    ({"layout": "NWH"}, "layout is 'NWH'"),
+    ({"fit": "cut"}, "fit is 'cut', must be one of .* the nearest is"), ({"background": "whitish"}, "unknown color"),
+    ({"background": (1, 2, 3)}, "background is tuple, must be a str: 'rgb"), ({"layout": "NWH"}, "layout is 'NWH'"),
     ({"val_fraction": 0.9}, "val_fraction is 0.9, must be"),
     ({"val_fraction": 0.5, "test_fraction": 0.5}, "val_fraction and test_fraction are 0.5 and"), ({"seed": -1}, "seed is -1"),
     ({"labels": [0, 1]}, r"labels has shape \(2,\), must be \(7,\).*labels=None does without"),
