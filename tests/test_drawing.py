@@ -96,7 +96,8 @@ def test_every_form_of_a_picture_is_taken(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     for form in (tmp_path / "seven.png", str(tmp_path / "turned.png"), "~/seven.png", image, clear, tensor, tensor[None] / 255, picture / 255,
-                 picture[..., None], colours, torch.from_numpy(colours).movedim(-1, 0), picture[:, ::-1][:, ::-1]):
+                 picture[..., None], colours, torch.from_numpy(colours).movedim(-1, 0), picture[:, ::-1][:, ::-1],
+                 *(Image.fromarray((picture.astype(float) * factor).astype(kind)) for kind, factor in (("f4", 1 / 255), ("f4", 1), ("u2", 16), ("i4", 257)))):
         assert (prepare_image(form).int() - wanted.int()).abs().max() <= 1
     assert (prepare_image(picture < 128).int() - wanted.int()).abs().max() <= 64        # without the grey of the edges
 

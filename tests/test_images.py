@@ -221,7 +221,8 @@ ARRAYS = {
     "normalised, not said": (GREYS / 127.5 - 1, {}, "holds float64 from -1 to 1, which leaves open what is white: scale=(-1, 1) says that -1 is black and"),
     "mean and deviation": (((FIRST / 255 - [[[0.485]], [[0.456]], [[0.406]]]) / 0.225).astype(np.float32), {},
                            "holds float32 from -2.15.* to 2.64.*, which leaves open what is white: undo the normalisation, x * std + mean for each channel"),
-    "16 bits, not said": (GREYS.astype(np.uint16) * 257, {}, "holds uint16 from 0 to 65535, which leaves open"),
+    "16 bits, not said": (GREYS.astype(np.uint16) * 257, {}, GREYS[:, None]),
+    "12 bits, not said": (GREYS.astype(np.uint16) * 16, {}, r"holds uint16 from \d+ to 4\d+, which leaves open what is white: scale=4\d+ says"),
     "NaN": (GREYS / np.where(GREYS, 255, np.nan), {}, r"holds \d+ values that are NaN or infinite"),
     "beyond the scale": (GREYS, {"scale": 100}, "holds values from 0 to 255, must be from 0 to 100, as scale=100 says"),
     "no scale": (GREYS, {"scale": "white"}, "scale is 'white', must be the number that is white"),
@@ -242,25 +243,47 @@ def test_what_is_certain_is_found_out_and_what_is_not_is_refused(array, given, w
 
 @pytest.mark.parametrize("wrong, error, message", [
     (None, TypeError, "images is NoneType, must be a folder, an array, a tensor, a Dataset, a DataLoader or a list"), (3, TypeError, "images is int"),
-    (np.array(["a"]), TypeError, "images holds <U1, must hold real numbers"), ("not there", FileNotFoundError, "images is 'not there', must be a folder"),
-    ([], ValueError, "images has shape"), ([np.zeros((3, 4, 5)), np.zeros((3, 5, 5))], ValueError, "the images have shapes from .* must have one size"),
-    ([*GREYS, *GREYS / 255], TypeError, "the images hold float and uint8, must hold one type, in which one number is white: x / 255 of bytes"),
-    ([*torch.from_numpy(GREYS), *GREYS.astype(int)], TypeError, "the images hold int64 and uint8, must hold one type"),
-    ([Image.fromarray(GREYS[0]), GREYS[0] / 255], TypeError, "the images hold float and uint8")])
+    (np.array(["a"]), TypeError, "images holds <U1, must hold images"), ("not there", FileNotFoundError, "images is 'not there', must be a folder"),
+    ([], ValueError, "images is empty"), ([np.zeros((3, 4, 5)), np.zeros((3, 5, 5))], ValueError, "the images have shapes from .* must have one size"),
+    ([*GREYS, *GREYS / 255], TypeError, "images holds float and uint8, must hold one type, in which one number is white: x / 255 of bytes"),
+    ([*torch.from_numpy(GREYS), *GREYS.astype(int)], TypeError, "images holds int64 and uint8, must hold one type"),
+    ([Image.fromarray(GREYS[0]), GREYS[0] / 255], TypeError, "images holds float and uint8"),
+    (Items({"image": GREYS[0], "label": 0}), TypeError, r'images holds dict, .*: \[\(each\["image"\], each\["label"\]\) for each in images\]'),
+    (DataLoader(Items(*[{"image": FIRST[0], "label": 0}] * 4), 2), TypeError, r"images.dataset holds dict, .* for each in images.dataset\]"),
+    ([[GREYS[0], 0], [GREYS[1], 1]], TypeError, r"images holds list, must hold .* a tuple \(image, label\): \[tuple\(each\) for each in images\]"),
+    ([Image.fromarray(GREYS[0]), "a.png"], TypeError, r"images holds str, must hold images \(.*\) or nothing but paths")])
 def test_what_holds_no_images(wrong, error, message):
     with pytest.raises(error, match=f"^{message}"):
         load_images(wrong)
 
 
+SMALL, LARGE = noise(6, 8), noise(20, 30)
+# lists of arrays that differ, and the shape that comes out
+MIXED = {
+    "sizes": ([SMALL, LARGE], {"size": 16}, (1, 16, 16)), "sizes, last channels": ([COLOURS[0], noise(20, 30, 3)], {"size": (5, 6)}, (3, 5, 6)),
+    "grey and colour": ([GREYS[0], COLOURS[0]], {}, (3, 9, 8)), "colour and clear": ([FIRST[0], noise(4, 9, 8)], {}, (3, 9, 8)),
+    "grey and clear": ([GREYS[0], noise(4, 9, 8)], {"mode": "L"}, (1, 9, 8))}
+
+
+@pytest.mark.parametrize("images, given, shape", MIXED.values(), ids=MIXED)
+@pytest.mark.filterwarnings("ignore:2 images are too few")
+def test_arrays_that_differ_are_made_alike_as_pictures_are(images, given, shape):
+    data = load_images(images, **given)
+    assert data.image_shape == shape
+    pictures = [Image.fromarray(np.moveaxis(each, 0, -1) if each.shape[0] in (3, 4) else each) for each in images]
+    assert everything(data) == everything(load_images(pictures, **given))
+
+
 @pytest.mark.parametrize("given, message", [
     ({"size": 0}, "size is "), ({"size": (1, 2, 3)}, "size is .* must be one number or two"), ({"mode": "CMYK"}, "mode is 'CMYK', must be one of"),
-    ({"fit": "cut"}, "fit is 'cut', must be one of .* the nearest is"), ({"background": "whitish"}, "unknown color"), ({"layout": "NWH"}, "layout is 'NWH'"),
+    ({"fit": "cut"}, "fit is 'cut', must be one of .* the nearest is"), ({"background": "whitish"}, "unknown color"),
+    ({"background": (1, 2, 3)}, "background is tuple, must be a str: 'rgb"), ({"layout": "NWH"}, "layout is 'NWH'"),
     ({"val_fraction": 0.9}, "val_fraction is 0.9, must be"),
     ({"val_fraction": 0.5, "test_fraction": 0.5}, "val_fraction and test_fraction are 0.5 and"), ({"seed": -1}, "seed is -1"),
     ({"labels": [0, 1]}, r"labels has shape \(2,\), must be \(7,\).*labels=None does without"),
     ({"val": noise(6, 5, 5)}, r"val has images of shape \(1, 5, 5\), must have that of the others, \(1, 9, 8\)")])
 def test_wrong_settings(given, message):
-    with pytest.raises(ValueError, match=f"^{message}"):
+    with pytest.raises((ValueError, TypeError), match=f"^{message}"):
         load_images(GREYS, **given)
 
 
@@ -385,8 +408,7 @@ KINDS = {
     "CMYK": (plain((0, 255, 255, 0), mode="CMYK"), RED, 76), "palette": (plain(GREEN).quantize(4), GREEN, 150),
     "YCbCr": (plain(RED).convert("YCbCr"), (254, 0, 0), 76), "clear": (plain((*RED, 0), mode="RGBA"), WHITE, 255),
     "half clear": (plain((0, 0, 0, 128), mode="RGBA"), (127,) * 3, 127), "grey and clear": (plain((9, 0), mode="LA"), (255,), 255),
-    "16 bits": (Image.fromarray(np.full((9, 9), 257 * 99, np.uint16)), (99,), 99),
-    "32 bits": (Image.fromarray(np.full((9, 9), 257 * 99, np.int32)), (99,), 99)}
+    "grey": (plain((9, 255), mode="LA"), (9,), 9)}
 
 
 @pytest.mark.parametrize("picture, color, grey", KINDS.values(), ids=KINDS)
@@ -395,6 +417,49 @@ def test_a_picture_of_any_mode(picture, color, grey):
     assert Frame(8)(picture).shape == (len(color), 8, 8) and near(Frame(8)(picture), color)
     assert near(Frame(8, "L")(picture), (grey,)) and Frame(8, "RGB")(picture).shape == (3, 8, 8) and Frame(8, "RGBA")(picture).shape == (4, 8, 8)
     assert picture.tobytes() == before
+
+
+STEPS = np.linspace(0, 1, 256).reshape(16, 16)
+
+
+def two(path, white, dtype, end="tif"):
+    """Write a picture from 0 to white, and a dark one; return the folder."""
+    return folder_of(path, {f"{i}.{end}": Image.fromarray((STEPS * white / (1 + 3 * i)).astype(dtype)) for i in range(2)})
+
+
+# white, type and end of two files, what is said of them, and what must come out where 8 bits give x, or the error
+DEEP = {
+    "16 bits": ((65535, np.uint16, "png"), {}, lambda x: x), "16 bits, said": ((65535, np.uint16, "png"), {"scale": 65535}, lambda x: x),
+    "dark, said": ((20000, np.uint16), {"scale": 65535}, lambda x: x * 20000 / 65535), "12 bits, said": ((4095, np.uint16), {"scale": 4095}, lambda x: x),
+    "12 bits": ((4095, np.uint16), {}, "holds int32 from 0 to 4095, which leaves open what is white: scale=4095 says that 4095 is"),
+    "below": ((4095, np.uint16), {"scale": 255}, "holds values from 0 to 4095, must be from 0 to 255, as scale=255 says"),
+    "inverted": ((65535, ">u2"), {"scale": (65535, 0)}, lambda x: 255 - x), "int32": ((255, np.int32), {}, lambda x: x),
+    "floats to 1": ((1, np.float32), {}, lambda x: x), "floats": ((9, np.float32), {}, "holds float32 from 0 to 9, which leaves open what is white: scale=9"),
+    "smaller": ((65535, np.uint16), {"size": 8}, lambda x: x), "larger": ((65535, np.uint16), {"size": 33}, lambda x: x),
+    "padded": ((4095, np.uint16), {"scale": 4095, "size": (16, 24), "fit": "pad", "mode": "RGB", "background": "#f00"}, lambda x: x)}
+
+
+@pytest.mark.parametrize("written, given, wanted", DEEP.values(), ids=DEEP)
+@pytest.mark.filterwarnings("ignore:2 images are too few")
+def test_pictures_of_more_than_8_bits_are_read_as_the_numbers_they_hold(written, given, wanted, tmp_path):
+    paths = sorted(two(tmp_path / "deep", *written).iterdir())
+    plainly = load_images(two(tmp_path / "plain", 255, np.uint8), **given | {"scale": None}).val.images.numpy()
+    for source in (tmp_path / "deep", paths, list(map(Image.open, paths))):
+        if isinstance(wanted, str):
+            with pytest.raises(ValueError, match=f"^images {wanted}"):
+                load_images(source, **given)
+        else:
+            assert np.abs(load_images(source, **given).val.images.numpy() - wanted(plainly.astype(float))).max() <= 2
+
+
+def test_bytes_beside_16_bits_and_another_scale_is_read_again(tmp_path):
+    folder = folder_of(tmp_path / "f", {"a.png": Image.fromarray((STEPS * 65535).astype(np.uint16)), "b.png": Image.fromarray((STEPS * 20).astype(np.uint8))})
+    load = partial(load_images, folder, val_fraction=0, test_fraction=0)
+    assert sorted(image.max() for image in load().train.images) == [20, 255]
+    with pytest.raises(TypeError, match="^images holds int32 and uint8, must hold one type"):
+        load(scale=65535)
+    (folder / "b.png").unlink()
+    assert torch.equal(load().train.images, 255 - load(scale=(65535, 0)).train.images)
 
 
 def test_what_is_transparent_shows_the_background_and_no_hidden_colour():

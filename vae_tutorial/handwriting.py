@@ -124,6 +124,9 @@ def _grey(picture):
     if isinstance(picture, (str, Path)):
         with Image.open(expanded(picture, "picture")) as file:
             return _grey(ImageOps.exif_transpose(file))
+    if isinstance(picture, Image.Image) and picture.mode[0] in "IF":
+        values = np.asarray(picture, dtype=np.float64)      # of 16 bits, or floats
+        return _grey(values / (values.max() or 1))          # the brightest is white
     if isinstance(picture, Image.Image):
         paper = Image.new("RGBA", picture.size, "white")
         shown = Image.alpha_composite(paper, picture.convert("RGBA"))

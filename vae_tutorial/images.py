@@ -25,8 +25,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from tqdm.auto import tqdm
 
-from .checks import (as_number, check_choice, check_labels, check_number,
-                                 check_seed, check_sizes)
+from .checks import (as_number, check_choice, check_kind, check_labels,
+                                 check_number, check_seed, check_sizes)
 from .data import ImageData, Split
 from .devices import free_memory
 from .files import expanded, read_tensors, write_tensors
@@ -60,12 +60,14 @@ def _arranged(name, x, layout):
     return x if "N" in found[0] else x[None]
 
 # %% ../nbs/e12_images.ipynb #ec58067b
-def _ends(name, x, scale):
+def _ends(name, arrays, scale):
     """The numbers that are black and white."""
-    low, high = float(x.min()), float(x.max())
+    dtype = arrays[0].dtype
+    low, high = (float(end([end(x) for x in arrays])) for end in (np.min, np.max))
     if not math.isfinite(low + high):
-        raise ValueError(f"{name} holds {np.sum(~np.isfinite(x))} values that are NaN "
-                         "or infinite, must be finite")
+        count = sum(int((~np.isfinite(x)).sum()) for x in arrays)
+        raise ValueError(f"{name} holds {count} values that are NaN or infinite, must "
+                         "be finite")
     if scale is not None:
         black, white = _pair(scale)
         bottom, top, slack = *sorted((black, white)), 1e-3 * abs(white - black)
@@ -73,15 +75,17 @@ def _ends(name, x, scale):
             raise ValueError(f"{name} holds values from {low:g} to {high:g}, must be "
                              f"from {bottom:g} to {top:g}, as scale={scale} says")
         return black, white
-    if x.dtype == bool or x.dtype.kind == "f" and -1e-3 <= low <= high <= 1 + 1e-3:
+    if dtype.kind == "b" or dtype.kind == "f" and -1e-3 <= low <= high <= 1 + 1e-3:
         return 0, 1
-    if x.dtype == np.uint8 and not 0 < high < 32 or 0 <= low and 128 < high <= 255:
+    if dtype == np.uint8 and not 0 < high < 32 or 0 <= low and 128 < high <= 255:
         return 0, 255
+    if dtype.kind in "iu" and 0 <= low and 2**15 < high < 2**16:
+        return 0, 2**16 - 1
     way = ("scale=(-1, 1) says that -1 is black and 1 is white"
            if -1 - 1e-3 <= low < 0 and high <= 1 + 1e-3 else
            "undo the normalisation, x * std + mean for each channel, or leave it out"
            if low < 0 else f"scale={high:g} says that {high:g} is")
-    raise ValueError(f"{name} holds {x.dtype} from {low:g} to {high:g}, which leaves "
+    raise ValueError(f"{name} holds {dtype} from {low:g} to {high:g}, which leaves "
                      f"open what is white: {way}")
 
 
@@ -94,29 +98,25 @@ def _pair(scale):
     return ends
 
 
-def _grey_values(name, x, scale):
-    """Numbers of any type as bytes."""
-    black, white = _ends(name, x, scale)
-    if x.dtype == np.uint8 and (black, white) == (0, 255):
-        return x
-    # one by one: floats need much memory
-    shares = ((part.astype(np.float32) - black) / (white - black) for part in x)
-    return np.stack([(255 * each).round().clip(0, 255).astype(np.uint8)
-                     for each in shares])
+def _grey_values(name, arrays, scale):
+    """Arrays of any shape and of one type as bytes."""
+    kinds = {"float" if x.dtype.kind == "f" else x.dtype.name for x in arrays}
+    if len(kinds) > 1:
+        raise TypeError(f"{name} holds {' and '.join(sorted(kinds))}, must hold one "
+                        "type, in which one number is white: x / 255 of bytes")
+    black, white = _ends(name, arrays, scale)
+    if arrays[0].dtype == np.uint8 and (black, white) == (0, 255):
+        return arrays
+    # part by part: floats need much memory
+    shares = (((part.astype(np.float32) - black) / (white - black) for part in x)
+              for x in arrays)
+    return [np.stack([(255 * each).round().clip(0, 255).astype(np.uint8)
+                      for each in parts]) for parts in shares]
 
 # %% ../nbs/e12_images.ipynb #c01d0343
 _FITS: dict[str, Any] = {
     "crop": ImageOps.fit, "stretch": Image.Image.resize,
     "pad": partial(ImageOps.pad, color=(0, 0, 0, 0))}
-
-
-def _eight_bits(picture):
-    """A picture of 16 bits in 8; any other as it is."""
-    if picture.mode == "F":
-        raise ValueError("its pixels are floats, and no file says which one is white")
-    if not picture.mode.startswith("I"):
-        return picture
-    return Image.fromarray((np.asarray(picture) / 257).clip(0, 255).astype(np.uint8))
 
 
 @dataclass(frozen=True)
@@ -136,11 +136,14 @@ class Frame:
         if self.mode is not None:
             check_choice("mode", self.mode, _CHANNELS)
         check_choice("fit", self.fit, _FITS)
-        ImageColor.getrgb(self.background)
+        ImageColor.getrgb(check_kind("background", self.background, str,
+                                     "'rgb(1, 2, 3)' is a colour, too"))
 
     def __call__(self, picture: Image.Image) -> np.ndarray:
-        """Its pixels, uint8, shape (C, H, W); the picture stays as it was."""
-        picture = _eight_bits(ImageOps.exif_transpose(picture))
+        """Its pixels, uint8, shape (C, H, W); its numbers, if it has over 8 bits."""
+        picture = ImageOps.exif_transpose(picture)
+        if picture.mode[0] in "IF":
+            return self._numbers(picture.convert(picture.mode[0]))
         mode = self.mode or ("L" if picture.mode in ("1", "L", "LA") else "RGB")
         clear = picture.has_transparency_data or self.fit == "pad"
         picture = picture.convert("RGBA" if clear else mode)
@@ -150,6 +153,18 @@ class Frame:
             ground = Image.new("RGBA", picture.size, self.background)
             picture = Image.alpha_composite(ground, picture).convert(mode)
         return np.atleast_3d(np.asarray(picture)).transpose(2, 0, 1)
+
+    def _numbers(self, picture):
+        ends = picture.getextrema()                 # which interpolation may exceed
+        if self.size:
+            fit = ImageOps.contain if self.fit == "pad" else _FITS[self.fit]
+            picture = fit(picture, self.size[::-1])
+        return np.asarray(picture).clip(*ends)[None]
+
+    def of_array(self, x: np.ndarray) -> np.ndarray:
+        """The same of pixels, uint8, shape (C, H, W)."""
+        shown = x[0] if len(x) == 1 else np.moveaxis(x, 0, -1)
+        return self(Image.fromarray(np.ascontiguousarray(shown)))
 
     def read(self, path: str | Path) -> np.ndarray:
         """The same of a file."""
@@ -175,7 +190,7 @@ def _check_memory(paths, frame):
 _HEIF = ": pip install pillow-heif, then pillow_heif.register_heif_opener()"
 
 
-def _read_files(paths, frame, hidden):
+def _read_files(name, paths, frame, scale, hidden):
     """Pixels of the pictures, and by number what is wrong with those left out."""
     def read(path):
         try:
@@ -192,19 +207,21 @@ def _read_files(paths, frame, hidden):
     if len(wrong) == len(paths):
         raise ValueError(f"none of {len(paths)} pictures can be read; the first, "
                          f"{paths[0]}: {wrong[0]}")
-    return _stacked([each for each in found if not isinstance(each, str)]), wrong
+    images = [each for each in found if not isinstance(each, str)]
+    doubts = [i for i, x in enumerate(images)
+              if scale is not None or x.dtype != np.uint8]
+    greys = _grey_values(name, [images[i] for i in doubts], scale) if doubts else []
+    for i, grey in zip(doubts, greys):
+        images[i] = frame.of_array(grey)
+    return _stacked(images), wrong
 
 
 def _stacked(images):
-    """Arrays of one size and type as one; grey ones among colours are made RGB."""
+    """Pixels of one size as one array; grey ones among colours are made RGB."""
     shapes = {each.shape for each in images}
     if len({shape[-2:] for shape in shapes}) > 1:
         raise ValueError(f"the images have shapes from {min(shapes)} to {max(shapes)}, "
                          "must have one size: size=64 makes pictures 64 × 64")
-    kinds = {"float" if x.dtype.kind == "f" else x.dtype.name for x in images}
-    if len(kinds) > 1:
-        raise TypeError(f"the images hold {' and '.join(sorted(kinds))}, must hold one "
-                        "type, in which one number is white: x / 255 of bytes")
     return np.stack([np.broadcast_to(each, max(shapes)) for each in images])
 
 # %% ../nbs/e12_images.ipynb #8bca6c90
@@ -248,19 +265,19 @@ def _digest(*things):
     return hashlib.sha256(repr(things).encode()).hexdigest()
 
 
-def _read_cached(folder, paths, frame, root, hidden):
+def _read_cached(name, paths, frame, scale, hidden, folder, root):
     """As `_read_files`; a folder that has not changed is not decoded again."""
     stats = [(str(path.relative_to(folder)), path.stat()) for path in paths]
     # another decoder may read what none could
     listing = _digest([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats],
                       sorted(Image.OPEN))
-    name = f"{folder.resolve().name}-{_digest(str(folder.resolve()), frame)[:16]}"
-    place = cache_folder(root) / "images" / f"{name}.safetensors"
+    key = _digest(str(folder.resolve()), frame, scale)[:16]
+    place = cache_folder(root) / "images" / f"{folder.resolve().name}-{key}.safetensors"
     with suppress(OSError, KeyError, ValueError):   # not there, or damaged
         tensors, notes = read_tensors(place)
         if notes["listing"] == listing:
             return tensors["images"].numpy(), dict(notes["wrong"])
-    images, wrong = _read_files(paths, frame, hidden)
+    images, wrong = _read_files(name, paths, frame, scale, hidden)
     try:
         write_tensors(place, {"images": torch.from_numpy(images)},
                       {"listing": listing, "wrong": list(wrong.items())})
@@ -274,13 +291,26 @@ _LISTS, _LOOPED = (list, tuple, Dataset, DataLoader), (DataLoader, IterableDatas
 _TAKEN = (str, os.PathLike, np.ndarray, Tensor, *_LISTS)
 
 
-def _each(source):
+def _no_image(name, item):
+    ways: dict[type, str] = {
+        dict: f': [(each["image"], each["label"]) for each in {name}]',
+        list: f": [tuple(each) for each in {name}]"}
+    return TypeError(
+        f"{name} holds {getattr(item, 'dtype', type(item).__name__)}, must hold images "
+        "(pictures, arrays, tensors) or nothing but paths, each alone or in a tuple "
+        f"(image, label){ways.get(type(item), '')}")
+
+
+def _each(name, source):
     """Image and label, or None, of each item of a list, a dataset or a loader."""
     batched = isinstance(source, DataLoader) and source.batch_sampler is not None
     # by number where that can be: not every dataset ends a loop over it
     numbered = hasattr(source, "__len__") and not isinstance(source, _LOOPED)
     pair = (tuple, list) if isinstance(source, DataLoader) else tuple
     for item in (map(source.__getitem__, range(len(source))) if numbered else source):
+        if isinstance(item, dict):              # of batches, if of a loader
+            loader = isinstance(source, DataLoader)
+            raise _no_image(f"{name}.dataset" if loader else name, item)
         image, label = (*item, None)[:2] if isinstance(item, pair) else (item, None)
         if batched:
             yield from zip(image, [None] * len(image) if label is None else label)
@@ -288,25 +318,29 @@ def _each(source):
             yield image, label
 
 
-def _array(x):
+def _array(name, x):
     """A tensor or what else may be an array as one of NumPy's."""
     if not isinstance(x, Tensor):
-        return np.asarray(x)
+        with suppress(ValueError):              # of rows of several lengths
+            if (array := np.asarray(x)).dtype.kind in "bfiu":
+                return array
+        raise _no_image(name, x)
     x = x.detach().cpu()                        # NumPy knows no bfloat16
     return (x.float() if x.is_floating_point() else x).numpy()
 
 
 def _unpacked(name, source, frame, hidden):
-    """A list of paths or an array of all images, and their labels, if all have one."""
+    """A list of paths or of arrays of one image, and their labels, if all have one."""
     images, labels = [], []
-    for image, label in tqdm(_each(source), unit=" images", disable=hidden):
+    for image, label in tqdm(_each(name, source), unit=" images", disable=hidden):
         images.append(frame(image) if isinstance(image, Image.Image) else image)
         labels.append(label.item() if getattr(label, "ndim", 1) == 0 else label)
     found = None if any(label is None for label in labels) else labels
-    if images and isinstance(images[0], (str, os.PathLike)):
+    if not images:
+        raise ValueError(f"{name} is empty, must hold at least one image")
+    if all(isinstance(each, (str, os.PathLike)) for each in images):
         return [expanded(each, name) for each in images], found
-    arrays = [each[None] if each.ndim == 2 else each for each in map(_array, images)]
-    return (_stacked(arrays) if arrays else np.empty(0)), found
+    return [_array(name, each)[None] for each in images], found
 
 # %% ../nbs/e12_images.ipynb #333dd68a
 def _numbered(labels, class_names):
@@ -369,19 +403,17 @@ def _parts(count, classes, shares, seed):
             for rows, share in zip(parts, (1, val or 1, test))]
 
 # %% ../nbs/e12_images.ipynb #e1c9d30b
-def _from_array(name, x, frame, layout, scale):
-    """Pixels, uint8, shape (N, C, H, W), of an array of images."""
-    if x.dtype.kind not in "bfiu":
-        raise TypeError(f"{name} holds {x.dtype}, must hold real numbers")
-    if not x.size:
-        raise ValueError(f"{name} has shape {x.shape}, must hold at least one image")
-    x = _grey_values(name, _arranged(name, x, layout), scale)
-    channels = _CHANNELS.get(frame.mode, x.shape[1])
-    if (channels, *(frame.size or x.shape[2:])) == x.shape[1:]:
-        return x
-    shown = x[:, 0] if x.shape[1] == 1 else np.moveaxis(x, 1, -1)
-    return _stacked([frame(Image.fromarray(np.ascontiguousarray(each)))
-                     for each in shown])
+def _from_arrays(name, arrays, frame, layout, scale):
+    """Pixels, uint8, shape (N, C, H, W), of arrays of one image or of many."""
+    empty = [x.shape for x in arrays if not x.size]
+    if empty:
+        raise ValueError(f"{name} has shape {empty[0]}, must hold at least one image")
+    batches = _grey_values(name, [_arranged(name, x, layout) for x in arrays], scale)
+    channels, *size = batches[0].shape[1:]
+    shape = (_CHANNELS.get(frame.mode, channels), *(frame.size or size))
+    if all(x.shape[1:] == shape for x in batches):
+        return np.concatenate(batches)
+    return _stacked([frame.of_array(each) for x in batches for each in x])
 
 
 def _load(name, source, labels, frame, layout, scale, root, hidden):
@@ -389,14 +421,15 @@ def _load(name, source, labels, frame, layout, scale, root, hidden):
     read = _read_files
     if isinstance(source, (str, os.PathLike)):
         items, found = _find(name, expanded(source, name))
-        read = partial(_read_cached, expanded(source), root=root)
+        read = partial(_read_cached, folder=expanded(source), root=root)
     elif isinstance(source, (np.ndarray, Tensor)):
-        items, found = _array(source), None
+        items, found = _array(name, source), None
     elif isinstance(source, _LISTS):
         items, found = _unpacked(name, source, frame, hidden)
     else:
         raise TypeError(f"{name} is {type(source).__name__}, must be a folder, an "
-                        "array, a tensor, a Dataset, a DataLoader or a list of images")
+                        "array, a tensor, a Dataset, a DataLoader or a list: "
+                        '[(each["image"], each["label"]) for each in images]')
     if not (isinstance(labels, str) and labels == "auto"):
         found = labels
     if found is not None:
@@ -404,17 +437,16 @@ def _load(name, source, labels, frame, layout, scale, root, hidden):
             found = check_labels("labels", found, len(items))
         except ValueError as error:
             raise ValueError(f"{error}; labels=None does without") from error
-    if isinstance(items, np.ndarray):
-        return _from_array(name, items, frame, layout, scale), found
-    images, wrong = read(paths=items, frame=frame, hidden=hidden)
+    arrays = items if isinstance(items, list) else [items]
+    if not isinstance(arrays[0], Path):
+        return _from_arrays(name, arrays, frame, layout, scale), found
+    images, wrong = read(name, items, frame, scale, hidden)
     if wrong:
         named = [f"{items[i]} ({reason})" for i, reason in list(wrong.items())[:5]]
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         warnings.warn(f"{len(wrong)} of {len(items)} pictures cannot be read and are "
                       f"left out: {', '.join(named)}{more}", stacklevel=3)
     kept = [i for i in range(len(items)) if i not in wrong]
-    if scale is not None:
-        images = _grey_values(name, images, scale)
     return images, None if found is None else found[kept]
 
 # %% ../nbs/e12_images.ipynb #90ae5f19
@@ -480,7 +512,7 @@ def load_images(images: Any, size: int | tuple[int, int] | None = None, *,
     layout : {"NHW", "NCHW", "NHWC", "CHW", "HWC"}, optional
         The axes of an array, where its shape leaves a doubt.
     scale : float or (float, float), optional
-        What is white in an array, or black and white, where its values leave a doubt.
+        The number, as stored, that is white, or black and white, where that is unclear.
     val_fraction, test_fraction : float, 0 to 0.8
         Of each class. Where that is no image, the training images take their place,
         with a warning; 0 means that they validate, too, and that there is no test.
