@@ -220,6 +220,7 @@ def test_finding_names_evidence_line_and_section(case):
     found = vt.diagnose(*case("mean-over-pixels"))
     (finding,) = found.findings
     assert finding.evidence == 784 and finding.sure == "certain" and "784 pixels" in finding.sees
+    assert all(f"{term}.sum(1).mean()" in finding.mend for term in ("bce.flatten(1)", "kl"))       # the KL may be a mean, too
     assert (finding.page, finding.section) == ("01_vae.ipynb", "The reductions trap")
     text = repr(found)
     assert all(part in text for part in ("1. mean-over-pixels (certain)", finding.mend, finding.page, finding.section))

@@ -654,21 +654,23 @@ def _gradients_pile_up(m):
     return None
 
 
-@rule("mean-over-pixels", "bce.flatten(1).sum(1).mean()", "01_vae.ipynb",
-      "The reductions trap", ALL)
+_SUMS = "loss = bce.flatten(1).sum(1).mean() + kl.sum(1).mean()"
+
+
+@rule("mean-over-pixels", _SUMS, "01_vae.ipynb", "The reductions trap", ALL)
 def _mean_over_pixels(m):
-    """A reconstruction term that is a mean where the KL is a sum."""
+    """A reconstruction term that is a mean over pixels, not a sum."""
     ratio = m.val.distortion.mean().item() / m.history[-1].reconstruction
     pixels = m.x[0].numel()
     if 0.5 * pixels < ratio < 2 * pixels:
         return Seen(f"the reconstruction in the history is {ratio:.0f} times too "
                     f"small, and an image has {pixels} pixels: a mean over them "
-                    f"multiplies beta by {pixels}", pixels)
+                    f"multiplies beta by {pixels}, or by less if the KL is a mean, too",
+                    pixels)
     return None
 
 
-@rule("effective-beta", "loss = bce.flatten(1).sum(1).mean() + kl.sum(1).mean()",
-      "01_vae.ipynb", "The reductions trap",
+@rule("effective-beta", _SUMS, "01_vae.ipynb", "The reductions trap",
       ("posterior-collapse", "holes", "underfitting", "dead-relus"))
 def _effective_beta(m):
     """Reductions that multiply beta."""
