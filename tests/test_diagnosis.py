@@ -595,7 +595,8 @@ WATCHED = {
     "sigmoid-decoder": dict(kind=Sigmoid), "noise-in-evaluation": dict(kind=Dropout), "noise-off": dict(kind=drawing(lambda mu, logvar: mu)),
     "logvar-misread": dict(kind=drawing(lambda mu, logvar: noisy(mu, logvar.exp()))),
     "sample-without-gradient": dict(kind=drawing(lambda mu, logvar: noisy(mu, (logvar / 2).exp()).detach())),
-    "mean-over-pixels": dict(objective=mean_pixels), "posterior-collapse": dict(beta=100.0, epochs=12), "steps-too-large": dict(lr=1.0, batch_size=128, config=dict(hidden_dims=(32,), latent_dim=4)),
+    "mean-over-pixels": dict(objective=mean_pixels), "posterior-collapse": dict(beta=100.0, epochs=12),
+    "steps-too-large": dict(lr=1.0, batch_size=128, config=dict(hidden_dims=(32,), latent_dim=4)),
     "kl-sign": dict(objective=objective(lambda out, x, beta, d, kl: own(d, -kl.sum(1).mean(), beta))),
     "overfitting": dict(train=64, epochs=200, lr=1e-2),
 }
