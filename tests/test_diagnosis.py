@@ -1,6 +1,7 @@
 """diagnose and Watch: each broken model is caught by its own rule, healthy ones by none, and nobody's model is changed by being looked at."""
 import copy
 import json
+import math
 import re
 from collections import namedtuple
 from dataclasses import replace
@@ -99,6 +100,12 @@ def at_mean(model, x, beta, generator):
     return own(reconstruction_loss(model.decode(mu), x).mean(), kl_divergence(mu, logvar).sum(1).mean(), beta)
 
 
+def beta_without_end():
+    case = healthy()
+    rows = [replace(row, beta=row.epoch) for row in case.history.epochs]
+    return case._replace(history=vt.History(rows, case.history.settings, case.history.ended))
+
+
 def piled_up():
     torch.manual_seed(0)
     model, x = VAE(hidden_dims=(100,), latent_dim=10), digits().train.images / 255
@@ -130,7 +137,28 @@ mean_codes = objective(lambda out, x, beta, d, kl: own(d, kl.mean() / 2, beta))
 reward = objective(lambda out, x, beta, d, kl: own(d, -kl.sum(1).mean(), beta))
 first_images = lambda model, x, beta, generator: elbo(model, digits().train.images[:len(x)] / 255 if model.training else x, beta, generator)
 
+def with_nan(model):
+    with torch.no_grad():
+        model.decoder[-2].bias[3] = math.nan
+    return model
+
+
+def five_lines(count, epochs):
+    """The README's, with discs on coloured grounds."""
+    generator = torch.Generator().manual_seed(0)
+    y, x = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
+    row, column, radius = (torch.rand(3, count, 1, 1, generator=generator) * torch.tensor([16, 16, 6]).view(3, 1, 1, 1)).add(8).unbind()
+    inside = ((y - row) ** 2 + (x - column) ** 2 < radius ** 2).unsqueeze(1)
+    disc, ground = (end + 0.3 * torch.rand(count, 3, 1, 1, generator=generator) for end in (0.7, 0.0))
+    data = vt.load_images((255 * torch.where(inside, disc, ground)).byte().numpy(), progress=False)
+    torch.manual_seed(0)
+    model = vt.ConvVAE(data.image_shape, latent_dim=32)
+    return Case(model, data, vt.fit(model, data, epochs=epochs, batch_size=16, progress=False, device="cpu"))
+
+
 BROKEN = {
+    "not-finite": lambda: Case(with_nan(copy.deepcopy(healthy().model)), digits()),
+    "not-finite, of images": lambda: changed_data(lambda images: (images / 255).masked_fill(images == 255, math.nan)),
     "wrong-scale": lambda: changed_data(lambda images: images.float()),
     "wrong-scale, as trained": as_trained_on_bytes,
     "unknown-pixels": lambda: changed_data(lambda images: images / 127.5 - 1),
@@ -149,9 +177,13 @@ BROKEN = {
     "mean-over-pixels": lambda: trained(objective=mean_pixels, epochs=5),
     "effective-beta": lambda: trained(objective=mean_codes),
     "beta-still-moving": lambda: trained(beta=vt.LinearBeta(20)),
+    "beta-still-moving, without an end": lambda: beta_without_end(),
     "steps-too-large": lambda: trained(lr=0.2),
+    "steps-too-large, by far": lambda: trained(lr=1.0, epochs=4, batch_size=128, config=dict(hidden_dims=(32,), latent_dim=4)),
     "learning-rate-low": lambda: trained(lr=1e-4),
     "stopped-early": lambda: trained(epochs=3),
+    "stopped-early, of few images": lambda: trained(data=digits(200), batch_size=128),
+    "stopped-early, of few pictures in colour": lambda: five_lines(60, 10),
     "dead-relus": lambda: trained(prepare=kill, epochs=6),
     "few-images": lambda: trained(objective=first_images),
     "overfitting": lambda: trained(data=digits(100), epochs=200, lr=5e-3, restore_best=False),
@@ -166,6 +198,8 @@ HEALTHY = {
     "2 dimensions": lambda: trained(config=dict(latent_dim=2), epochs=15),
     "convolutions": lambda: trained(ConvVAE, epochs=8, lr_schedule="one-cycle", lr=5e-3),
     "ramped": lambda: trained(beta=vt.LinearBeta(4)),
+    "ramped to the last epoch but one": lambda: trained(beta=vt.LinearBeta(9)),
+    "few pictures in colour": lambda: five_lines(60, 100),
     "beta of 4": lambda: trained(beta=4.0),
     "beta of a half": lambda: trained(beta=0.5),
     "one cycle": lambda: trained(lr_schedule="one-cycle", lr=None),
@@ -443,6 +477,110 @@ def test_foreign_model_serves_the_course_once_it_is_adapted(foreign):
     assert adapted.sample(3).shape == (3, 1, 28, 28)
 
 
+class Clamps(Tutorial):
+    """Returns a logvar that z is not drawn from: a clamped copy."""
+
+    def forward(self, x):
+        recon, mu, logvar = super().forward(x)
+        return recon, mu, logvar.clamp(-10, 10)
+
+
+class Normals(Tutorial):
+    """Draws with torch.distributions."""
+
+    def encode(self, x):
+        mu, logvar = super().encode(x.flatten(1))
+        return torch.distributions.Normal(mu, (logvar / 2).exp())
+
+    def forward(self, x):
+        q = self.encode(x)
+        return self.decode(q.rsample()), q.loc, 2 * q.scale.log()
+
+
+class Sigmas(Tutorial):
+    """encode gives mu and sigma, forward gives mu and logvar."""
+
+    def encode(self, x):
+        mu, logvar = super().encode(x.flatten(1))
+        return mu, (logvar / 2).exp()
+
+    def forward(self, x):
+        mu, sigma = self.encode(x)
+        return self.decode(mu + sigma * torch.randn_like(mu)), mu, 2 * sigma.log()
+
+
+@pytest.mark.parametrize("kind", [Clamps, Normals, Sigmas])
+def test_foreign_way_of_writing_sigma_is_no_mistake(kind, foreign):
+    found = vt.diagnose(with_weights(kind, foreign), digits())
+    assert not found.findings and "sample-without-gradient" in found.looked
+
+
+class DetachedSigma(Sigmas):
+    def forward(self, x):
+        mu, sigma = self.encode(x)
+        return self.decode(mu + sigma.detach() * torch.randn_like(mu)), mu, 2 * sigma.log()
+
+
+def test_gradient_that_stops_before_a_foreign_sigma_is_found(foreign):
+    assert rules(vt.diagnose(with_weights(DetachedSigma, foreign), digits())) == ["sample-without-gradient"]
+
+
+class Pixels(Tutorial):
+    """Its decoder gives pixels from a tanh or a linear layer, here a little beyond [0, 1]."""
+
+    def decode(self, z):
+        return 1.1 * super().decode(z) - 0.05
+
+
+class Flat(Tutorial):
+    def forward(self, x):
+        mu, logvar = self.encode(x)
+        return self.decode(self.reparameterize(mu, logvar)), mu, logvar
+
+
+def test_pixels_of_a_foreign_decoder_and_flat_images_are_taken(foreign):
+    assert "pixels" in repr(vt.diagnose(with_weights(Pixels, foreign), digits(), likelihood="gaussian"))
+    flat = vt.diagnose(with_weights(Flat, foreign), digits().train.images.flatten(1) / 255)
+    assert not flat.findings and len(flat.plot().axes) == 3
+
+
+class Conditional(Tutorial):
+    def forward(self, x, y):
+        return super().forward(x)
+    encode = None
+
+
+@pytest.mark.parametrize("model", [Conditional(), nn.Module(), nn.Sequential(nn.Conv2d(3, 8, 3))])
+def test_foreign_model_that_cannot_be_fed_is_refused_with_its_own_error_as_the_cause(model):
+    with pytest.raises(TypeError, match=f"model is {type(model).__name__}, must have encode and decode.*a BaseVAE of five lines") as refusal:
+        vt.diagnose(model, digits())
+    assert refusal.value.__cause__ is not None
+
+
+# --- where it is called, and with how much ---
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_gradients_are_found_where_none_are_kept(mode):
+    with mode():
+        inside = vt.diagnose(healthy().model, digits())
+    assert repr(inside) == repr(vt.diagnose(healthy().model, digits()))
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_image_is_little_to_judge_by_and_large_ones_are_looked_at_in_part():
+    model = healthy().model
+    assert not rules(vt.diagnose(model, digits(), n_images=1))
+    large = ConvVAE((3, 128, 128), latent_dim=2, channels=(2, 2))
+    assert len(vt.diagnose(large, torch.rand(600, 3, 128, 128)).measured.x) < 100
+
+
+def test_shuffled_loader_takes_no_random_number():
+    loader = torch.utils.data.DataLoader(digits().train.images[:100], batch_size=10, shuffle=True)
+    state = torch.get_rng_state()
+    vt.diagnose(healthy().model, loader)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 # --- while it trains ---
 
 def test_watch_changes_nothing(capsys):
@@ -457,7 +595,8 @@ WATCHED = {
     "sigmoid-decoder": dict(kind=Sigmoid), "noise-in-evaluation": dict(kind=Dropout), "noise-off": dict(kind=drawing(lambda mu, logvar: mu)),
     "logvar-misread": dict(kind=drawing(lambda mu, logvar: noisy(mu, logvar.exp()))),
     "sample-without-gradient": dict(kind=drawing(lambda mu, logvar: noisy(mu, (logvar / 2).exp()).detach())),
-    "mean-over-pixels": dict(objective=mean_pixels), "posterior-collapse": dict(beta=100.0),
+    "mean-over-pixels": dict(objective=mean_pixels), "posterior-collapse": dict(beta=100.0, epochs=12),
+    "steps-too-large": dict(lr=1.0, batch_size=128, config=dict(hidden_dims=(32,), latent_dim=4)),
     "kl-sign": dict(objective=objective(lambda out, x, beta, d, kl: own(d, -kl.sum(1).mean(), beta))),
     "overfitting": dict(train=64, epochs=200, lr=1e-2),
 }
@@ -470,3 +609,14 @@ def test_watch_says_early_and_once_what_is_wrong(name, capsys):
     trained(data=digits(settings.pop("train", 1000)), callbacks=[watch], **settings)
     (line,) = capsys.readouterr().out.splitlines()
     assert watch.said.rule == name and re.match(rf"Watch, epoch \d+: {name}: .", line)
+
+
+def test_watch_waits_for_a_code_in_few_steps_and_begins_afresh_with_a_run(capsys):
+    watch = vt.Watch()
+    trained(data=digits(200), batch_size=128, epochs=4, callbacks=[watch])
+    assert watch.said is None and not capsys.readouterr().out
+    for _ in range(2):
+        trained(Sigmoid, epochs=1, callbacks=[watch])
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    with pytest.raises(TypeError, match=r"callbacks holds the class Watch, must hold what it makes: Watch\(...\)"):
+        trained(epochs=1, callbacks=[vt.Watch])

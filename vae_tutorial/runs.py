@@ -290,6 +290,7 @@ class History:
     epochs: list[Epoch] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     ended: str = "running"
+    steps = 0                  # those that this process has made: no part of the record
 
     def __len__(self) -> int:
         return len(self.epochs)
@@ -304,6 +305,11 @@ class History:
             raise ValueError("no epoch was finished, so there is no best one")
         settled = [e for e in self.epochs if e.settled]
         return min(settled, key=lambda e: e.loss) if settled else self.epochs[-1]
+
+    def enter(self, epoch: Epoch, steps: int) -> None:
+        """Add an epoch that took so many steps."""
+        self.epochs.append(epoch)
+        self.steps += steps
 
     def out_of_patience(self, patience: int | None) -> bool:
         """Whether `patience` settled epochs followed the best one; never if None."""
@@ -491,7 +497,7 @@ class Run(State):
         seconds = time.perf_counter() - self.started  # guard: forward-clock
         row: list[Any] = [len(self.history) + 1, loss, reconstruction, kl,
                           *self.trace.means(), *self.at, self.settled, seconds]
-        self.history.epochs.append(Epoch(*row))
+        self.history.enter(Epoch(*row), self.trace.steps)
         self.last = self.weights()
         if self.history.best is self.history[-1]:
             self.best = self.last
@@ -747,6 +753,9 @@ def under_way(run: Run, callbacks: Sequence[Callable], checkpoint: str | Path | 
     callbacks = tuple(callbacks)
     for callback in callbacks:
         check_kind("callbacks", callback, Callable, "functions of model and history")
+        if isinstance(callback, type):
+            raise TypeError(f"callbacks holds the class {callback.__name__}, must hold "
+                            f"what it makes: {callback.__name__}(...)")
     if checkpoint is not None:
         run.history.settings |= run.fingerprints()
         path = open_checkpoint(run, files.expanded(checkpoint, "checkpoint"), resume)
