@@ -32,7 +32,7 @@ class Split:
     images : Tensor, uint8, shape (N, channels, height, width)
         Grey values as stored, 0 (empty) to 255; of colours, so much of each.
     labels : Tensor, int64, shape (N,), or None
-        The class of each image, from 0.
+        The class of each image, from 0; -1 where it is unknown.
     """
     images: Tensor
     labels: Tensor
@@ -44,6 +44,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __getitem__(self, rows: slice | Tensor) -> "Split":
+        """Some of the images with their labels."""
+        return Split(self.images[rows],
+                     None if self.labels is None else self.labels[rows])
 
     def __repr__(self) -> str:
         return f"Split({len(self):,} images)"

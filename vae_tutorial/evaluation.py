@@ -21,7 +21,7 @@ from .devices import bernoulli_sum, memory_named, widen
 from .images import as_images, warn_if_inverted
 from .parallel import progress_bar
 from .runs import describe
-from .vae import (BaseVAE, LatentModel, as_input, evaluating, kl_divergence,
+from .vae import (BaseVAE, LatentModel, evaluating, in_parts, kl_divergence,
                               reconstruction_loss)
 
 # %% ../nbs/03_evaluation.ipynb #2c495683
@@ -53,11 +53,10 @@ def reconstruction_at_mean(model: LatentModel, images: Split | Tensor, *,
     check_kind("model", model, LatentModel, "it needs code and decode")
     batch_size, cost = check_whole("batch_size", batch_size), _summed(likelihood)
     real, images = likelihood not in _BOUNDED, as_images("images", images, model)
-    images, parts = check_images("images", images, model.input_shape, real), []
+    check_images("images", images, model.input_shape, real)
     with evaluating(model):
-        for part in images.split(batch_size):
-            x = as_input(part, model)
-            parts.append(cost(model.decode(model.code(x))[:, None], x[:, None])[:, 0])
+        parts = [cost(given.decode(given.code(x))[:, None], x[:, None])[:, 0]
+                 for given, x in in_parts(model, images, batch_size)]
     return torch.cat(parts).cpu()
 
 # %% ../nbs/03_evaluation.ipynb #5afe0301
@@ -78,9 +77,9 @@ def posterior(model: BaseVAE, images: Split | Tensor,
     check_kind("model", model, BaseVAE, "a point is no q(z | x), see model.code")
     batch_size = check_whole("batch_size", batch_size)
     images = as_images("images", images, model)
-    images = check_images("images", images, model.input_shape)
+    check_images("images", images, model.input_shape)
     with evaluating(model):
-        parts = [model.encode(as_input(x, model)) for x in images.split(batch_size)]
+        parts = [given.encode(x) for given, x in in_parts(model, images, batch_size)]
     mu, logvar = map(torch.cat, zip(*parts))
     return mu.cpu(), logvar.cpu()
 
@@ -118,7 +117,7 @@ def _log_weights(model, x, mu, logvar, n_samples, cost, at_once, generator):
 # %% ../nbs/03_evaluation.ipynb #0de182a9
 #| code-fold: true
 def _stream(model, split, n_samples, likelihood, seed, at_once, progress):
-    """For a few images at a time: intensities, mu, logvar; log weights, on the CPU."""
+    """For a few images: model, intensities, mu, logvar; log weights, on the CPU."""
     check_kind("model", model, BaseVAE, "without q(z | x) there is no ELBO; "
                "reconstruction_at_mean takes any model with a code")
     cost, real = _summed(likelihood), likelihood not in _BOUNDED
@@ -132,11 +131,10 @@ def _stream(model, split, n_samples, likelihood, seed, at_once, progress):
     generator = torch.Generator(device).manual_seed(check_seed("seed", seed))
     done, bar = 0, progress_bar(progress, total=len(images), unit=" images")
     with evaluating(model), bar:
-        for part in images.split(max(1, at_once // n_samples)):
-            x = as_input(part, model)
+        for given, x in in_parts(model, split, max(1, at_once // n_samples)):
             with memory_named(device, f"at_once, which is {at_once}"):
-                mu, logvar = model.encode(x)
-                log_w = _log_weights(model, x, mu, logvar, n_samples, cost, at_once,
+                mu, logvar = given.encode(x)
+                log_w = _log_weights(given, x, mu, logvar, n_samples, cost, at_once,
                                      generator)
             bad = (~log_w.isfinite()).nonzero()
             if len(bad):
@@ -145,7 +143,7 @@ def _stream(model, split, n_samples, likelihood, seed, at_once, progress):
                     f"the log weight of image {done + image}, draw {draw}, is "
                     f"{log_w[image, draw].item()}: the model's weights are not finite, "
                     f"or likelihood {likelihood!r} allows no such pixels")
-            yield x, mu, logvar, log_w
+            yield given, x, mu, logvar, log_w
             done += len(x)
             bar.update(len(x))
 
@@ -250,7 +248,7 @@ class Evaluation:
             f"median effective draws {self.per_image['ess'].median():.1f}"])
 
 # %% ../nbs/03_evaluation.ipynb #1752beca
-def _of_images(model, cost, x, mu, logvar, log_w):
+def _of_images(cost, model, x, mu, logvar, log_w):
     """Numbers of each image, and variances over its draws (CPU, float64)."""
     n_samples = log_w.shape[1]
     kl = kl_divergence(mu, logvar).cpu().double()
@@ -292,13 +290,12 @@ def evaluate(model: BaseVAE, split: Split | Tensor, *, n_samples: int = 64,
     """
     cost, split = _summed(likelihood), as_images("split", split, model)
     stream = _stream(model, split, n_samples, likelihood, seed, at_once, progress)
-    parts = [_of_images(model, cost, *images) for images in stream]
+    parts = [_of_images(cost, *images) for images in stream]
     found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     names = ("loss", "distortion", "rate", "reconstruction", "nll")
     n = len(found["mu"])
     if likelihood in _BOUNDED:
-        few = check_images("split", split, model.input_shape)[:min(at_once or 64, 64)]
-        warn_if_inverted(model, as_input(few, model))
+        warn_if_inverted(*next(in_parts(model, split, min(at_once or 64, 64))))
     of_loss = (found["variance"].mean() / n).sqrt().item()
     of_nll = _spread_of_bound(found["halves"], found["quarters"])
     return Evaluation(

@@ -133,7 +133,7 @@ def load_model(path: str | Path, model_class: type[LatentModel] | None = None, *
 # %% ../nbs/e08_saving.ipynb #67f696af
 def _class_named(name, home, path):
     """The class of models of this name: from its module, else the package, else any."""
-    for module in ("autoencoder", "conv"):
+    for module in ("autoencoder", "conv", "conditional"):
         importlib.import_module(f"vae_tutorial.{module}")
     known = [each for each in _subclasses(LatentModel) if each.__name__ == name]
     if not known:

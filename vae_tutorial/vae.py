@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LIKELIHOODS', 'reparameterize', 'kl_divergence', 'reconstruction_loss', 'VAEOutput', 'mlp', 'evaluating', 'as_input',
-           'LatentModel', 'BaseVAE', 'VAE', 'Elbo', 'elbo']
+           'in_parts', 'LatentModel', 'BaseVAE', 'VAE', 'Elbo', 'elbo']
 
 # %% ../nbs/01_vae.ipynb #5ca8d16b
 import math
@@ -148,6 +148,19 @@ def as_input(images: Tensor, model: nn.Module) -> Tensor:
     images = images.to(like.device)
     return (images if images.is_floating_point() else images.float() / 255).to(like)
 
+
+def in_parts(model: Any, images: Any, size: int = 1000) -> Iterator[tuple[Any, Tensor]]:
+    """The model, given the labels if there are any, and `size` intensities at a time.
+
+    `images` are a `Split` or a tensor; of none, there is one part.
+    """
+    labels = getattr(images, "labels", None)
+    images = getattr(images, "images", images)
+    for start in range(0, max(1, len(images)), size):
+        rows = slice(start, start + size)
+        given = model.given(None if labels is None else labels[rows])
+        yield given, as_input(images[rows], model)
+
 # %% ../nbs/01_vae.ipynb #dc2da272
 #| code-fold: true
 class LatentModel(nn.Module):
@@ -170,6 +183,7 @@ class LatentModel(nn.Module):
     encoder: nn.Module
     decoder: nn.Module
     memory_format = torch.contiguous_format     # of convolutions, in training
+    n_classes = 0                               # that it must be told with `given`
 
     def __init__(self, input_shape: tuple[int, ...], latent_dim: int,
                  **config: Any) -> None:
@@ -187,6 +201,10 @@ class LatentModel(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         """Logits, shape (B, *input_shape), for codes `z`, shape (B, latent_dim)."""
         return self.decoder(z)
+
+    def given(self, labels: Any) -> "LatentModel":
+        """The model of images of these classes: itself, if it knows no classes."""
+        return self
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Images in [0, 1], decoded from the codes of images `x` (B, *input_shape)."""
