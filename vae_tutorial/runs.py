@@ -688,8 +688,7 @@ def _check_part(name: str, part: Any, shape: tuple, n_classes: int) -> None:
         if not -1 <= low <= high < n_classes:
             mend = ": labels - 1" if (low, high) == (1, n_classes) else ""
             raise ValueError(f"{name}.labels go from {low} to {high}, must be from 0 "
-                             f"to {n_classes - 1}, as data has class_names, or -1 for "
-                             f"unknown{mend}")
+                             f"to {n_classes - 1}, as data has class_names{mend}")
 
 
 # %% ../nbs/e06_runs.ipynb #00cf4c5b
