@@ -59,6 +59,8 @@ class Given(BaseVAE):
     or one class for all.
     """
 
+    model: Any
+
     def __init__(self, model: "Conditional", labels: Tensor) -> None:
         nn.Module.__init__(self)
         self.input_shape, self.latent_dim = model.input_shape, model.latent_dim
@@ -92,6 +94,9 @@ class Conditional(BaseVAE):
     in this package takes. `fit`, `evaluate`, `encodings` and their kin take the model
     itself, and the labels from their data.
     """
+
+    encoder_classes: Tensor
+    decoder_classes: Tensor
 
     def learn_classes(self, n_classes: int) -> None:
         """Give both networks a trained vector for each class; a constructor's last."""

@@ -122,7 +122,8 @@ class Objective(nn.Module):
 
     def forward(self, x: Tensor, beta: Any, generator: torch.Generator,
                 labels: Tensor | None = None) -> Any:
-        model = self.model if labels is None else self.model.given(labels)
+        model: Any = self.model
+        model = model if labels is None else model.given(labels)
         return self.objective(model, x, beta, generator)
 
 

@@ -735,7 +735,7 @@ def try_out(model: LatentModel, some: Split, objective: Callable[..., Elbo]) -> 
 # %% ../nbs/e06_runs.ipynb #77532590
 def _placed(model, part, device):
     """Images on a device, with their labels if the model must be told the classes."""
-    labels = part.labels.to(device) if model.n_classes else None
+    labels: Any = part.labels.to(device) if model.n_classes else None
     return Split(part.images.to(device), labels)
 
 
