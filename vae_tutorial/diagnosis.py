@@ -26,8 +26,8 @@ from .data import ImageData, Split
 from .images import as_image_data
 from .pictures import show_images
 from .runs import History, describe
-from .vae import (BaseVAE, LatentModel, VAEOutput, as_input, elbo,
-                              kl_divergence, reconstruction_loss)
+from .vae import (BaseVAE, LatentModel, StandardNormal, VAEOutput,
+                              as_input, elbo, kl_divergence, reconstruction_loss)
 
 # %% ../nbs/e14_diagnosis.ipynb #e1400021
 class Unseen(Exception):
@@ -138,6 +138,7 @@ class Foreign(BaseVAE):
         except Exception as error:
             raise _not_understood(model, f": {error!r}") from error
         self.latent_dim = out.mu.shape[1]
+        self.prior = StandardNormal(self)
         if outputs == "auto" and not self.probabilities:
             self.probabilities = _are_pixels(out.logits, x)
 
