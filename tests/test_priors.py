@@ -7,11 +7,12 @@ from factories import cloud, digit_model, generator, grey, rows, small_data, tin
 
 from vae_tutorial import files
 from vae_tutorial.autoencoder import Autoencoder
+from vae_tutorial.diagnosis import diagnose
 from vae_tutorial.evaluation import evaluate, log_weights, posterior
 from vae_tutorial.generation import grid_points
 from vae_tutorial.priors import FlowPrior, LearnedMixture, VampPrior, fit_mixture
 from vae_tutorial.saving import load_model, save_model
-from vae_tutorial.vae import Prior, StandardNormal, elbo, kl_divergence
+from vae_tutorial.vae import StandardNormal, elbo, kl_divergence
 
 
 def shaken(prior, seed=1, by=0.7):
@@ -143,6 +144,18 @@ def test_normal_prior_leaves_no_trace_in_a_file(tmp_path):
     tensors, notes = files.read_tensors(tmp_path / "m.safetensors")
     assert "prior" not in notes and not any("prior" in name for name in tensors)
     assert tiny().sample(4, generator()).equal(tiny().eval().decode(cloud(4, 2)).sigmoid())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_diagnosis_does_not_measure_codes_against_a_prior_that_is_not_theirs(kind):
+    model, images = digit_model(), small_data()
+    torch.nn.init.constant_(model.encoder[-1].bias, 9.0)      # codes that N(0, I) would find strange
+    before = diagnose(model, images)
+    assert "holes" in {each.rule for each in [*before.findings, *before.explained]}
+    model.prior = priors(model)[kind]
+    after = diagnose(model, images)
+    assert not {"holes", "effective-beta"} & {each.rule for each in [*after.findings, *after.explained]}
+    assert "holes in N(0, I)" in " ".join(repr(after).split())
 
 
 def test_what_does_not_go_together_is_refused():
