@@ -17,8 +17,8 @@ from torch import Generator, Tensor, nn
 from .checks import check_kind, check_whole
 from .conv import ConvVAE
 from .data import Split
-from .vae import (VAE, BaseVAE, Elbo, evaluating, in_parts, kl_divergence,
-                              mlp, reconstruction_loss)
+from .vae import (VAE, BaseVAE, Elbo, evaluating, in_parts, mlp,
+                              reconstruction_loss)
 
 # %% ../nbs/14_conditional.ipynb #1234f2d3
 #| code-fold: true
@@ -64,7 +64,7 @@ class Given(BaseVAE):
     def __init__(self, model: "Conditional", labels: Tensor) -> None:
         nn.Module.__init__(self)
         self.input_shape, self.latent_dim = model.input_shape, model.latent_dim
-        self.model, self.labels = model, labels
+        self.model, self.labels, self.prior = model, labels, model.prior
         self.encoder = _shifted(model.encoder, model.encoder_classes[labels])
         self.decoder = _shifted(model.decoder, model.decoder_classes[labels])
         self.train(model.training)
@@ -249,7 +249,7 @@ def semi_supervised(given: Given, x: Tensor, beta: float = 1.0,
     out = model.given(label)(x[row], generator)
     weights = q[row, label] / len(x)
     reconstruction = weights @ reconstruction_loss(out.logits, x[row])
-    kl = weights @ kl_divergence(out.mu, out.logvar).sum(1)
+    kl = weights @ model.prior.kl(out.mu, out.logvar, out.z).sum(1)
     # KL from q(y | x) to classes that are equally frequent
     of_label = (torch.where(known, 0.0, (q * log_q).sum(1)).mean()
                 + math.log(model.n_classes))

@@ -26,8 +26,8 @@ from .data import ImageData, Split
 from .images import as_image_data
 from .pictures import show_images
 from .runs import History, describe
-from .vae import (BaseVAE, LatentModel, VAEOutput, as_input, elbo,
-                              kl_divergence, reconstruction_loss)
+from .vae import (BaseVAE, LatentModel, StandardNormal, VAEOutput,
+                              as_input, elbo, kl_divergence, reconstruction_loss)
 
 # %% ../nbs/e14_diagnosis.ipynb #e1400021
 class Unseen(Exception):
@@ -138,6 +138,7 @@ class Foreign(BaseVAE):
         except Exception as error:
             raise _not_understood(model, f": {error!r}") from error
         self.latent_dim = out.mu.shape[1]
+        self.prior = StandardNormal(self)
         if outputs == "auto" and not self.probabilities:
             self.probabilities = _are_pixels(out.logits, x)
 
@@ -350,7 +351,9 @@ def _terms(m: Passes, x: Tensor, draws: int) -> Terms:
             slope += (width * eps * gradient).sum(0) / 2
             total += nats.detach()
         parts.append(total / draws)
-    rate = kl_divergence(mu, logvar).sum(1)
+    eps = torch.randn(mu.shape, generator=generator, device=mu.device)
+    with torch.no_grad():            # the draw matters where there is no closed form
+        rate = m.vae.prior.kl(mu, logvar, mu + sigma * eps).sum(1)
     return Terms(torch.cat(parts), rate, slope / draws / len(x),
                  (logvar.exp() - 1).mean(0) / 2)
 
@@ -410,6 +413,12 @@ def _dead(model: LatentModel, x: Tensor) -> dict[str, float]:
     return {name: 1 - found.float().mean().item() for name, found in awake.items()}
 
 # %% ../nbs/e14_diagnosis.ipynb #e1400049
+def _need_standard_normal(m: Passes, what: str) -> None:
+    """What is measured against N(0, I) cannot be seen with another prior."""
+    if not isinstance(m.vae.prior, StandardNormal):
+        raise Unseen(f"{what}: the prior is a {type(m.vae.prior).__name__}")
+
+
 class Measurements(Draws):
     """All that rules may ask of a model."""
 
@@ -424,6 +433,7 @@ class Measurements(Draws):
     @cached_property
     def beta(self) -> float:
         """The beta at which distortion and rate balance."""
+        _need_standard_normal(self, "the effective beta")
         slope, price = self.train.slope, self.train.price
         if price.min() > -0.15:
             raise Unseen("the effective beta: sigma is too near 1 in every dimension")
@@ -899,6 +909,7 @@ def _sigma_floor(m):
       "The aggregate posterior against the prior")
 def _holes(m):
     """Draws from the prior that fall where no image was encoded."""
+    _need_standard_normal(m, "holes in N(0, I)")
     mu, logvar = m.posterior
     if len(mu) < 10:
         raise Unseen("all codes together: they are too few")
@@ -1074,6 +1085,7 @@ def _notes(m: Measurements) -> list[str]:
     """Facts that are no fault."""
     notes = []
     with suppress(Unseen):
+        _need_standard_normal(m, "the KL by dimension")
         kl = kl_divergence(*m.posterior).mean(0)
         if not kl.isfinite().all():
             return []

@@ -35,7 +35,8 @@ from .checks import (as_number, check_choice, check_images, check_kind,
                                  check_whole, plain)
 from .data import ImageData, Split
 from .devices import at_precision, has_native_bf16, place
-from .vae import Elbo, LatentModel, elbo, evaluating, in_parts
+from .vae import (Elbo, LatentModel, StandardNormal, elbo, evaluating,
+                              in_parts)
 
 # %% ../nbs/e06_runs.ipynb #5b54d3ba
 class Trace:
@@ -656,6 +657,8 @@ def in_words(recipe: Recipe, model: LatentModel, epochs: int) -> dict[str, Any]:
     words = {name: getattr(recipe, name) for name in names}
     words |= {name: describe(word) for name, word in words.items() if callable(word)}
     words["model"] = f"{type(model).__name__} {model.config}"
+    if not isinstance(model.prior, StandardNormal):
+        words["prior"] = f"{type(model.prior).__name__} {model.prior.config}"
     if recipe.optimizer is torch.optim.Adam:
         del words["optimizer"]               # what version 0.2 kept can be continued
     if recipe.lr_schedule != "constant":

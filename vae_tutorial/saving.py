@@ -21,7 +21,7 @@ from . import files
 from .checks import check_choice, check_kind, plain
 from .parallel import module_of
 from .runs import History
-from .vae import LatentModel
+from .vae import LatentModel, Prior, StandardNormal
 
 # %% ../nbs/e08_saving.ipynb #9cfdb6d7
 def arguments_of(model_class: type) -> dict[str, Any]:
@@ -31,9 +31,13 @@ def arguments_of(model_class: type) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.kind in named}
 
 
-def config_of(model: LatentModel) -> dict[str, Any]:
-    """The arguments from which a model can be built again, seen to be complete."""
-    names, whose = arguments_of(type(model)), f"the config of {type(model).__name__}"
+def config_of(model: LatentModel | Prior) -> dict[str, Any]:
+    """The arguments from which a model can be built again, seen to be complete.
+
+    Those of a prior but for the first, which is the model.
+    """
+    names, whose = [*arguments_of(type(model))], f"the config of {type(model).__name__}"
+    names = names[1:] if isinstance(model, Prior) else names
     missing = [name for name in names if name not in model.config]
     if missing:
         raise ValueError(f"{whose} lacks {', '.join(missing)}: hand it on, "
@@ -58,7 +62,7 @@ def save_model(model: LatentModel, path: str | Path, history: History | None = N
     ----------
     model : LatentModel
         Its `config` must name all arguments of its constructor, which must build all
-        its layers: `load_model` builds it so.
+        its layers: `load_model` builds it so. The same goes for its `prior`.
     path : str or Path
         Usually ends in `.safetensors`; replaced in one piece if it exists.
     history : History, optional
@@ -75,10 +79,15 @@ def save_model(model: LatentModel, path: str | Path, history: History | None = N
                   config=config_of(model),
                   history=None if history is None else history.to_dict(),
                   version=vae_tutorial.__version__, torch=torch.__version__)
+    if not isinstance(model.prior, StandardNormal):
+        notes["prior"] = dict(name=type(model.prior).__name__,
+                              module=type(model.prior).__module__,
+                              config=config_of(model.prior))
     tensors = model.state_dict()
     try:
         with torch.random.fork_rng(devices=[]):
-            _check_config(type(model), notes["config"], tensors)
+            _check_config(type(model), notes["config"], tensors, type(model.prior),
+                          notes.get("prior", {}).get("config", {}))
     except ValueError as error:
         raise ValueError(f"model has other layers than {type(model).__name__} builds "
                          f"from its config ({error}), and load_model could not load "
@@ -101,7 +110,8 @@ def load_model(path: str | Path, model_class: type[LatentModel] | None = None, *
     path : str or Path
         The file.
     model_class : type, optional
-        Class of the model; by default the one of that name which is defined here.
+        Class of the model; by default the one of that name which is defined here, as
+        for the class of its prior.
     objective : nn.Module or a method of one, optional
         Gets the parameters that were saved with the model.
     """
@@ -116,26 +126,30 @@ def load_model(path: str | Path, model_class: type[LatentModel] | None = None, *
     with files.as_damage(path):  # guard: notes-fit
         kept = check_kind("model", notes["model"], str, "the name of a class")
         config, saved = notes["config"], notes["history"]
-    found = model_class or _class_named(kept, notes.get("module", ""), path)
+        prior = dict(name="StandardNormal", module="", config={})
+        prior |= notes.get("prior", {})
+    home = notes.get("module", "")
+    found = model_class or _class_named(LatentModel, kept, home, path)
     if kept != found.__name__:
         raise ValueError(f"model_class is {found.__name__}, but {path} holds a {kept}")
+    of_codes = _class_named(Prior, prior["name"], prior["module"], path)
     own = {name.removeprefix("objective/"): tensors.pop(name)
            for name in list(tensors) if name.startswith("objective/")}
     if objective is not None:
         module_of(objective).load_state_dict(own)
     with files.as_damage(path):
         history = None if saved is None else History.from_dict(saved)
-        _check_config(found, config, tensors)
-        model = found(**config)
+        _check_config(found, config, tensors, of_codes, prior["config"])
+        model = _built(found, config, of_codes, prior["config"])
         model.load_state_dict(tensors)
     return model.eval(), history
 
 # %% ../nbs/e08_saving.ipynb #67f696af
-def _class_named(name, home, path):
-    """The class of models of this name: from its module, else the package, else any."""
-    for module in ("autoencoder", "conv", "conditional"):
+def _class_named(kind, name, home, path):
+    """The class of a kind of this name: from its module, else the package, else any."""
+    for module in ("autoencoder", "conv", "conditional", "priors"):
         importlib.import_module(f"vae_tutorial.{module}")
-    known = [each for each in _subclasses(LatentModel) if each.__name__ == name]
+    known = [each for each in _subclasses(kind) if each.__name__ == name]
     if not known:
         raise ValueError(f"{path} holds a {name}, a class that is not defined here: "
                          "define or import it first, or give it as model_class")
@@ -150,19 +164,29 @@ def _subclasses(of):
         yield from _subclasses(each)
 
 
-def _check_config(model_class, config, tensors):
-    """Raise unless a model built from a config has the shapes of the weights."""
-    ours = model_class.__module__.startswith("vae_tutorial.")
-    claimed = _sizes(config) if ours else 0
+def _built(model_class, config, prior_class, prior_config):
+    """A model with its prior."""
+    model = model_class(**config)
+    model.prior = prior_class(model, **prior_config)
+    return model
+
+
+def _check_config(model_class, config, tensors, prior_class, prior_config):
+    """Raise unless a model built from its configs has the shapes of the weights."""
+    both = [(model_class, config), (prior_class, prior_config)]
+    parts = [_sizes(said) for each, said in both
+             if each.__module__.startswith("vae_tutorial.")]
+    ours, claimed = len(parts) == 2, sum(parts)
     if claimed > sum(t.numel() for t in tensors.values()):  # guard: absurd-sizes
         raise ValueError("its config is not that of its weights")
     try:
         with torch.device("meta"):  # guard: shapes-first
-            shapes = model_class(**config).state_dict()
+            shapes = _built(*both[0], *both[1]).state_dict()
     except Exception:
         if ours:
             raise
-        shapes = model_class(**config).state_dict()    # a class that needs real numbers
+        # a class that needs real numbers
+        shapes = _built(*both[0], *both[1]).state_dict()
     files.check_shapes(tensors, shapes)
 
 
