@@ -31,8 +31,11 @@ def arguments_of(model_class: type) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.kind in named}
 
 
-def config_of(model: LatentModel) -> dict[str, Any]:
-    """The arguments from which a model can be built again, seen to be complete."""
+def config_of(model: Any) -> dict[str, Any]:
+    """The arguments from which a model, or its likelihood, can be built again.
+
+    They are seen to be complete.
+    """
     names, whose = arguments_of(type(model)), f"the config of {type(model).__name__}"
     missing = [name for name in names if name not in model.config]
     if missing:
@@ -58,7 +61,7 @@ def save_model(model: LatentModel, path: str | Path, history: History | None = N
     ----------
     model : LatentModel
         Its `config` must name all arguments of its constructor, which must build all
-        its layers: `load_model` builds it so.
+        its layers: `load_model` builds it so, and its `likelihood` in the same way.
     path : str or Path
         Usually ends in `.safetensors`; replaced in one piece if it exists.
     history : History, optional
@@ -71,14 +74,16 @@ def save_model(model: LatentModel, path: str | Path, history: History | None = N
     model = getattr(model, "_orig_mod", model)
     check_kind("model", model, LatentModel, "such as VAE()")
     notes = {name: _said(name, value) for name, value in notes.items()}
-    notes |= dict(model=type(model).__name__, module=type(model).__module__,
-                  config=config_of(model),
-                  history=None if history is None else history.to_dict(),
+    parts = _parts_of(model)
+    named, *more = [dict(model=kind.__name__, module=kind.__module__, config=config)
+                    for kind, config in parts]
+    notes |= named | {"model.likelihood": each for each in more}
+    notes |= dict(history=None if history is None else history.to_dict(),
                   version=vae_tutorial.__version__, torch=torch.__version__)
     tensors = model.state_dict()
     try:
         with torch.random.fork_rng(devices=[]):
-            _check_config(type(model), notes["config"], tensors)
+            _check_parts(parts, tensors)
     except ValueError as error:
         raise ValueError(f"model has other layers than {type(model).__name__} builds "
                          f"from its config ({error}), and load_model could not load "
@@ -114,31 +119,38 @@ def load_model(path: str | Path, model_class: type[LatentModel] | None = None, *
         raise ValueError(f"{path} is a checkpoint of a training: continue it with "
                          "fit(..., checkpoint=its folder, resume=True)")
     with files.as_damage(path):  # guard: notes-fit
-        kept = check_kind("model", notes["model"], str, "the name of a class")
-        config, saved = notes["config"], notes["history"]
-    found = model_class or _class_named(kept, notes.get("module", ""), path)
+        saved = notes["history"]
+        (kept, home, config), *more = [
+            (check_kind("model", each["model"], str, "the name of a class"),
+             each.get("module", ""), each["config"])
+            for each in (notes, notes.get("model.likelihood")) if each]
+    found = model_class or _class_named(LatentModel, kept, home, path)
     if kept != found.__name__:
         raise ValueError(f"model_class is {found.__name__}, but {path} holds a {kept}")
     own = {name.removeprefix("objective/"): tensors.pop(name)
            for name in list(tensors) if name.startswith("objective/")}
     if objective is not None:
         module_of(objective).load_state_dict(own)
+    parts = [(found, config)]
+    for name, home, config in more:
+        parts.append((_class_named(_likelihood(), name, home, path), config))
     with files.as_damage(path):
         history = None if saved is None else History.from_dict(saved)
-        _check_config(found, config, tensors)
-        model = found(**config)
+        _check_parts(parts, tensors)
+        model = _built(parts)
         model.load_state_dict(tensors)
     return model.eval(), history
 
 # %% ../nbs/e08_saving.ipynb #67f696af
-def _class_named(name, home, path):
-    """The class of models of this name: from its module, else the package, else any."""
+def _class_named(base, name, home, path):
+    """The subclass of this name: from its module, else the package, else any."""
     for module in ("autoencoder", "conv"):
         importlib.import_module(f"vae_tutorial.{module}")
-    known = [each for each in _subclasses(LatentModel) if each.__name__ == name]
+    known = [each for each in _subclasses(base) if each.__name__ == name]
     if not known:
+        other = ", or give it as model_class" if base is LatentModel else ""
         raise ValueError(f"{path} holds a {name}, a class that is not defined here: "
-                         "define or import it first, or give it as model_class")
+                         f"define or import it first{other}")
     # of several of one module, as of a cell that was run twice, the last
     return max(reversed(known), key=lambda each: (
         each.__module__ == home, each.__module__.startswith("vae_tutorial.")))
@@ -150,19 +162,41 @@ def _subclasses(of):
         yield from _subclasses(each)
 
 
-def _check_config(model_class, config, tensors):
-    """Raise unless a model built from a config has the shapes of the weights."""
+def _likelihood():
+    return importlib.import_module("vae_tutorial.likelihoods").Likelihood
+
+
+def _parts_of(model):
+    """The class of a model and its config, and those of its likelihood, if it has one."""
+    if model.likelihood is None:
+        return [(type(model), config_of(model))]
+    own = check_kind("model.likelihood", model.likelihood, _likelihood(),
+                     "load_model can build it again")
+    return [(type(part), config_of(part)) for part in (model, own)]
+
+
+def _built(parts):
+    (model_class, config), *more = parts
+    model = model_class(**config)
+    for likelihood, settings in more:
+        model.likelihood = likelihood(**settings)
+    return model
+
+
+def _check_parts(parts, tensors):
+    """Raise unless a model built from its parts has the shapes of the weights."""
+    model_class, config = parts[0]
     ours = model_class.__module__.startswith("vae_tutorial.")
     claimed = _sizes(config) if ours else 0
     if claimed > sum(t.numel() for t in tensors.values()):  # guard: absurd-sizes
         raise ValueError("its config is not that of its weights")
     try:
         with torch.device("meta"):  # guard: shapes-first
-            shapes = model_class(**config).state_dict()
+            shapes = _built(parts).state_dict()
     except Exception:
         if ours:
             raise
-        shapes = model_class(**config).state_dict()    # a class that needs real numbers
+        shapes = _built(parts).state_dict()    # a class that needs real numbers
     files.check_shapes(tensors, shapes)
 
 
