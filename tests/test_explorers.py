@@ -25,6 +25,7 @@ from vae_tutorial.evaluation import evaluate
 from vae_tutorial.explorers import BetaExplorer, EmbeddingExplorer, InterpolationExplorer, LatentExplorer, ReparameterizationExplorer
 from vae_tutorial.generation import decode_images, interpolate, lerp, slerp
 from vae_tutorial.latent_space import encodings, pca, shared_neighbours, tsne
+from vae_tutorial.likelihoods import ContinuousBernoulli, DiscretizedLogistic, Gaussian, Likelihood
 from vae_tutorial.saving import load_pretrained
 from vae_tutorial.vae import VAE, LatentModel, kl_divergence, reconstruction_loss
 from vae_tutorial.widgets import Decoder, front_end
@@ -122,6 +123,29 @@ def test_javascript_knows_odd_sizes(model, tmp_path):
     rounded = any(isinstance(layer, nn.BatchNorm2d) for layer in model.modules())
     z = cloud(20, model.latent_dim)
     assert (decode_in_javascript(Decoder(model), z, tmp_path) - decode_images(model, z)).abs().max() < (5e-3 if rounded else 1e-5)
+
+
+@pytest.mark.parametrize("likelihood", [ContinuousBernoulli(), DiscretizedLogistic(0.02), Gaussian(0.1)], ids=repr)
+def test_javascript_shows_the_mean_of_the_likelihood(likelihood, tmp_path):
+    model, z = VAE(input_shape=(3, 5, 9), hidden_dims=(7,), latent_dim=2), cloud(20, 2)
+    model.likelihood = likelihood
+    with torch.no_grad():
+        for weight in model.decoder.parameters():
+            weight.copy_((3 * weight).half())
+        logits = model.decode(z)
+        expected = likelihood.mean(logits)
+    assert logits.abs().min() < 1e-2 and logits.abs().max() > 4
+    assert ((expected - logits.sigmoid()).abs().max() > 0.05) == (not isinstance(likelihood, Gaussian))
+    assert (decode_in_javascript(Decoder(model), z, tmp_path) - expected).abs().max() < 1e-5
+    assert torch.equal(decode_images(model, z), expected)
+
+
+def test_a_mean_that_the_browser_does_not_know_is_refused(model):
+    class Odd(Likelihood):
+        def mean(self, logits):
+            return logits.clamp(0, 1)
+    model.likelihood = Odd()
+    refused(TypeError, r"model.likelihood is Odd\(\), must be one whose mean is that of Likelihood", LatentExplorer, model)
 
 
 @pytest.mark.parametrize("page, names", {"04_generation": "mnist-mlp-2d mnist-mlp-20d", "05_latent_space": "mnist-mlp-20d", "08_conv": "fashion-conv-2d",

@@ -5,11 +5,14 @@ import pytest
 import torch
 from factories import digit_model, generator, small_data, train
 
-from vae_tutorial.evaluation import evaluate
+from vae_tutorial.autoencoder import reconstruction_only
+from vae_tutorial.evaluation import evaluate, log_weights, reconstruction_at_mean
+from vae_tutorial.generation import decode_images, interpolate, manifold_grid, traverse
 from vae_tutorial.likelihoods import (Bernoulli, ContinuousBernoulli, DiscretizedLogistic, Gaussian, LearnedGaussian, Likelihood,
                                       OptimalGaussian)
 from vae_tutorial.saving import load_model, save_model
-from vae_tutorial.vae import LIKELIHOODS, elbo
+from vae_tutorial.sweeps import tc_elbo
+from vae_tutorial.vae import LIKELIHOODS, VAE, elbo
 
 LOGITS = torch.tensor([-40.0, -6.0, -0.5, -0.05, 0.0, 1e-4, 0.3, 2.0, 7.0, 40.0], dtype=torch.float64)
 BITS = torch.tensor([0.0, 1.0]).double()
@@ -126,3 +129,93 @@ def test_a_likelihood_is_saved_with_its_model_and_comes_back(tmp_path):
 def test_the_optimal_sigma_has_a_floor_and_takes_wide_models():
     best, logits = OptimalGaussian(), torch.zeros(3, 4, dtype=torch.float64)
     assert best(logits, logits.sigmoid()).isfinite().all()      # no error at all
+
+
+# --- a model's own likelihood ---
+
+X = small_data(12).train.images
+SHOWS = {"sample": lambda m: m.sample(5, generator()), "reconstruct": lambda m: m.reconstruct(X),
+         "decode_images": lambda m: decode_images(m, torch.ones(3, 2)), "interpolate": lambda m: interpolate(m, X[0], X[1]),
+         "traverse": lambda m: traverse(m, X[0]), "manifold_grid": lambda m: manifold_grid(m, 4)}
+MEASURES = {"elbo": lambda m, **given: elbo(m, X / 255, generator=generator(), **given).loss,
+            "reconstruction_only": lambda m, **given: reconstruction_only(m, X / 255, generator=generator(), **given).loss,
+            "evaluate": lambda m, **given: torch.tensor(evaluate(m, X, n_samples=2, progress=False, **given).loss),
+            "log_weights": lambda m, **given: log_weights(m, X, 2, progress=False, **given),
+            "reconstruction_at_mean": lambda m, **given: reconstruction_at_mean(m, X, **given)}
+
+
+@pytest.mark.parametrize("show", SHOWS.values(), ids=SHOWS)
+def test_whatever_shows_images_shows_the_mean_of_the_models_likelihood(show):
+    model, likelihood = VAE(X.shape[1:], (7,), latent_dim=2), ContinuousBernoulli()
+    with torch.no_grad():
+        model.decoder[-2].bias.copy_(torch.linspace(-4, 4, X[0].numel()))
+    before, model.likelihood = show(model), likelihood
+    torch.testing.assert_close(show(model), likelihood.mean(before.logit()), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
+def test_whatever_measures_goes_by_the_models_likelihood_unless_another_is_given(measure):
+    model, plain = digit_model(), digit_model()
+    model.load_state_dict(plain.state_dict())
+    model.likelihood = Gaussian(0.1)
+    torch.testing.assert_close(measure(model), measure(plain, likelihood=Gaussian(0.1)))
+    torch.testing.assert_close(measure(model, likelihood="bernoulli"), measure(plain))
+
+
+def test_tc_elbo_is_elbo_with_the_models_likelihood_too():
+    model = digit_model()
+    model.likelihood = Gaussian(0.1)
+    torch.testing.assert_close(tc_elbo(model, X / 255, 1.0, generator()).loss, elbo(model, X / 255, 1.0, generator()).loss)
+
+
+@pytest.mark.parametrize("objective", [lambda own: elbo, lambda own: own.elbo], ids=["elbo", "its own"])
+def test_a_models_likelihood_is_trained_once_and_saved_with_it(objective, tmp_path):
+    model, path = digit_model(), tmp_path / "model.safetensors"
+    model.likelihood = DiscretizedLogistic(0.2, levels=128)
+    _, history = train(model, small_data(200, 50), 2, objective=objective(model.likelihood))
+    assert history.settings["likelihood"] == "DiscretizedLogistic(scale=0.2, levels=128)"
+    assert abs(model.likelihood.scale.item() / 0.2 - 1) > 1e-3
+    save_model(model, path)
+    again, _ = load_model(path)
+    assert repr(again.likelihood) == repr(model.likelihood) and again.likelihood.scale.equal(model.likelihood.scale)
+    assert again.sample(3, generator()).equal(model.sample(3, generator()))
+
+
+def test_a_likelihood_that_could_not_be_built_again_is_not_saved(tmp_path):
+    class Laplace(Likelihood):
+        def __init__(self, b):
+            super().__init__()
+    model = digit_model()
+    model.likelihood = Laplace(0.2)
+    with pytest.raises(ValueError, match="the config of Laplace lacks b: hand it on"):
+        save_model(model, tmp_path / "model.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def with_likelihood(likelihood):
+    model = digit_model()
+    model.likelihood = likelihood
+    return model, elbo
+
+
+@pytest.mark.parametrize("of", [lambda likelihood: (digit_model(), likelihood.elbo), with_likelihood], ids=["objective", "model"])
+@pytest.mark.parametrize("other, says", [(Gaussian(0.2), r"Gaussian\(sigma=0.2\)"), (OptimalGaussian(), r"OptimalGaussian\(\)")], ids=["sigma", "class"])
+def test_a_run_is_not_resumed_with_another_likelihood(of, other, says, tmp_path):
+    for likelihood in (Gaussian(0.1), Gaussian(0.1), other):
+        model, objective = of(likelihood)
+        again = dict(objective=objective, checkpoint=tmp_path, resume=True)
+        if likelihood is not other:
+            train(model, small_data(40, 10), 1, **again)
+    with pytest.raises(ValueError, match=rf"is '{says}.*was made with 'Gaussian\(sigma=0.1\)"):
+        train(model, small_data(40, 10), 1, **again)
+
+
+@pytest.mark.parametrize("wrong, says", [
+    (lambda: train(digit_model(), small_data(40), 1, objective=Gaussian(0.1)), r"objective is Gaussian\(sigma=0.1\), must be .* Gaussian\(0.1\).elbo"),
+    (lambda: train(digit_model(), small_data(40), 1, objective=Gaussian), "objective is Gaussian, must be"),
+    (lambda: elbo(digit_model(), X / 255, likelihood=Gaussian), r"likelihood is the class Gaussian, must be what it makes: Gaussian\(...\)"),
+    (lambda: setattr(digit_model(), "likelihood", Gaussian), "likelihood is <class .*Gaussian.*, must be a module"),
+    (lambda: setattr(digit_model(), "likelihood", "gaussian"), "likelihood is 'gaussian', must be a module")])
+def test_a_likelihood_in_the_wrong_place_is_told_the_right_one(wrong, says):
+    with pytest.raises(TypeError, match=says):
+        wrong()

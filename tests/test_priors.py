@@ -132,9 +132,9 @@ def test_file_that_names_an_unknown_prior_or_one_too_large_is_refused(tmp_path):
     model.prior = LearnedMixture(model, 4)
     save_model(model, path)
     tensors, notes = files.read_tensors(path)
-    for change, words in [(dict(name="Nobody"), "Nobody"), (dict(config={"n_components": 10**18}), "damaged|not that of its weights"),
+    for change, words in [(dict(model="Nobody"), "Nobody"), (dict(config={"n_components": 10**18}), "damaged|not that of its weights"),
                           (dict(config={"n_components": 5}), "shape")]:
-        files.write_tensors(path, tensors, notes | {"prior": notes["prior"] | change})
+        files.write_tensors(path, tensors, notes | {"model.prior": notes["model.prior"] | change})
         with pytest.raises(ValueError, match=words):
             load_model(path)
 
@@ -142,7 +142,7 @@ def test_file_that_names_an_unknown_prior_or_one_too_large_is_refused(tmp_path):
 def test_normal_prior_leaves_no_trace_in_a_file(tmp_path):
     save_model(tiny(), tmp_path / "m.safetensors")
     tensors, notes = files.read_tensors(tmp_path / "m.safetensors")
-    assert "prior" not in notes and not any("prior" in name for name in tensors)
+    assert "model.prior" not in notes and not any("prior" in name for name in tensors)
     assert tiny().sample(4, generator()).equal(tiny().eval().decode(cloud(4, 2)).sigmoid())
 
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from .checks import check_sizes
-from .vae import Elbo, LatentModel, mlp, reconstruction_loss
+from .vae import (Elbo, LatentModel, likelihood_of, mlp,
+                              reconstruction_loss)
 
 # %% ../nbs/06_autoencoder.ipynb #851270b8
 class AutoencoderOutput(NamedTuple):
@@ -61,7 +62,7 @@ class Autoencoder(LatentModel):
 # %% ../nbs/06_autoencoder.ipynb #9948ccb8
 def reconstruction_only(model: Callable[..., Any], x: Tensor, beta: float = 1.0,
                         generator: torch.Generator | None = None, *,
-                        likelihood: str | Callable = "bernoulli") -> Elbo:
+                        likelihood: str | Callable | None = None) -> Elbo:
     """The reconstruction term of a batch as the whole objective, for an autoencoder.
 
     Parameters
@@ -78,5 +79,6 @@ def reconstruction_only(model: Callable[..., Any], x: Tensor, beta: float = 1.0,
         `loss` and `reconstruction` are the same; `kl` is zero.
     """
     logits = model(x, generator).logits
-    reconstruction = reconstruction_loss(logits, x, likelihood).mean()
+    nats = reconstruction_loss(logits, x, likelihood_of(model, likelihood))
+    reconstruction = nats.mean()
     return Elbo(reconstruction, reconstruction, torch.zeros_like(reconstruction), beta)

@@ -17,8 +17,8 @@ from torch import Generator, Tensor, nn
 from .checks import check_kind, check_whole
 from .conv import ConvVAE
 from .data import Split
-from .vae import (VAE, BaseVAE, Elbo, evaluating, in_parts, mlp,
-                              reconstruction_loss)
+from .vae import (VAE, BaseVAE, Elbo, evaluating, in_parts, likelihood_of,
+                              mlp, reconstruction_loss)
 
 # %% ../nbs/14_conditional.ipynb #1234f2d3
 #| code-fold: true
@@ -65,6 +65,7 @@ class Given(BaseVAE):
         nn.Module.__init__(self)
         self.input_shape, self.latent_dim = model.input_shape, model.latent_dim
         self.model, self.labels, self.prior = model, labels, model.prior
+        self.likelihood = model.likelihood
         self.encoder = _shifted(model.encoder, model.encoder_classes[labels])
         self.decoder = _shifted(model.decoder, model.decoder_classes[labels])
         self.train(model.training)
@@ -183,7 +184,7 @@ def rewrite(model: Conditional, split: Split) -> Tensor:
         for given, x in in_parts(model, split, 100):
             z = given.code(x).repeat_interleave(model.n_classes, 0)
             classes = torch.arange(model.n_classes).repeat(len(x))
-            images = model.given(classes).decode(z).sigmoid()
+            images = model.image(model.given(classes).decode(z))
             rows.append(images.unflatten(0, (len(x), model.n_classes)))
     return torch.cat(rows)
 
@@ -248,7 +249,8 @@ def semi_supervised(given: Given, x: Tensor, beta: float = 1.0,
     row, label = (~known[:, None] | one_hot.bool()).nonzero().T
     out = model.given(label)(x[row], generator)
     weights = q[row, label] / len(x)
-    reconstruction = weights @ reconstruction_loss(out.logits, x[row])
+    nats = reconstruction_loss(out.logits, x[row], likelihood_of(model))
+    reconstruction = weights @ nats
     kl = weights @ model.prior.kl(out.mu, out.logvar, out.z).sum(1)
     # KL from q(y | x) to classes that are equally frequent
     of_label = (torch.where(known, 0.0, (q * log_q).sum(1)).mean()

@@ -21,8 +21,8 @@ from .devices import bernoulli_sum, memory_named, widen
 from .images import as_images, warn_if_inverted
 from .parallel import progress_bar
 from .runs import describe
-from .vae import (BaseVAE, LatentModel, StandardNormal, evaluating,
-                              in_parts, kl_divergence, reconstruction_loss)
+from .vae import (BaseVAE, LatentModel, StandardNormal, evaluating, in_parts,
+                              kl_divergence, likelihood_of, reconstruction_loss)
 
 # %% ../nbs/03_evaluation.ipynb #2c495683
 #| code-fold: true
@@ -42,7 +42,7 @@ _BOUNDED = ("bernoulli", "continuous-bernoulli")      # they know pixels in [0, 
 
 
 def reconstruction_at_mean(model: LatentModel, images: Split | Tensor, *,
-                           likelihood: str | Callable = "bernoulli",
+                           likelihood: str | Callable | None = None,
                            batch_size: int = 1000) -> Tensor:
     """Reconstruction of each image from its one code: a VAE's mean, an autoencoder's z.
 
@@ -51,7 +51,9 @@ def reconstruction_at_mean(model: LatentModel, images: Split | Tensor, *,
     `batch_size` are as for `posterior`, `likelihood` as for `evaluate`.
     """
     check_kind("model", model, LatentModel, "it needs code and decode")
-    batch_size, cost = check_whole("batch_size", batch_size), _summed(likelihood)
+    batch_size, likelihood = check_whole("batch_size", batch_size), likelihood_of(
+        model, likelihood)
+    cost = _summed(likelihood)
     real, images = likelihood not in _BOUNDED, as_images("images", images, model)
     check_images("images", images, model.input_shape, real)
     with evaluating(model):
@@ -157,7 +159,7 @@ def _stream(model, split, n_samples, likelihood, seed, at_once, progress):
 
 # %% ../nbs/03_evaluation.ipynb #6a0c0034
 def log_weights(model: BaseVAE, split: Split | Tensor, n_samples: int = 64, *,
-                likelihood: str | Callable = "bernoulli", seed: int = 0,
+                likelihood: str | Callable | None = None, seed: int = 0,
                 at_once: int | None = None, progress: bool = True) -> Tensor:
     """Log importance weights, log p(x | z) + log p(z) - log q(z | x), z from q(z | x).
 
@@ -165,7 +167,8 @@ def log_weights(model: BaseVAE, split: Split | Tensor, n_samples: int = 64, *,
     `evaluate`. The mean over draws estimates the ELBO of an image, `importance_bound`
     sharper bounds.
     """
-    split = as_images("split", split, model)
+    split, likelihood = (as_images("split", split, model),
+                         likelihood_of(model, likelihood))
     stream = _stream(model, split, n_samples, likelihood, seed, at_once, progress)
     return torch.cat([log_w for *_, log_w, _ in stream])
 
@@ -288,7 +291,7 @@ def _of_images(cost, model, x, mu, logvar, log_w, log_ratio):
 
 # %% ../nbs/03_evaluation.ipynb #84281d2b
 def evaluate(model: BaseVAE, split: Split | Tensor, *, n_samples: int = 64,
-             likelihood: str | Callable = "bernoulli", seed: int = 0,
+             likelihood: str | Callable | None = None, seed: int = 0,
              at_once: int | None = None, progress: bool = True) -> Evaluation:
     """ELBO with its error, rate, distortion, active units, importance-weighted bound.
 
@@ -301,8 +304,9 @@ def evaluate(model: BaseVAE, split: Split | Tensor, *, n_samples: int = 64,
         As `model` and `images` of `posterior`.
     n_samples : int
         Draws of z for each image.
-    likelihood : str or callable
-        A name that `reconstruction_loss` knows, or a function as it takes one.
+    likelihood : str or callable, optional
+        A name that `reconstruction_loss` knows, or a function as it takes one; by
+        default the model's own, or "bernoulli" if it has none.
     seed : int
         Of the draws, which touch no other generator and do not depend on `at_once`.
     at_once : int, optional
@@ -310,6 +314,7 @@ def evaluate(model: BaseVAE, split: Split | Tensor, *, n_samples: int = 64,
     progress : bool
         Whether to show a progress bar.
     """
+    likelihood = likelihood_of(model, likelihood)
     cost, split = _summed(likelihood), as_images("split", split, model)
     stream = _stream(model, split, n_samples, likelihood, seed, at_once, progress)
     parts = [_of_images(cost, *images) for images in stream]

@@ -42,7 +42,7 @@ def decode_images(model: LatentModel, z: Tensor, batch_size: int = 1000) -> Tens
                          f"must be (..., {model.latent_dim})")
     flat = z.reshape(-1, model.latent_dim).to(next(model.parameters()))
     with evaluating(model):
-        images = [model.decode(part).sigmoid() for part in flat.split(batch_size)]
+        images = [model.image(model.decode(part)) for part in flat.split(batch_size)]
     return torch.cat(images).reshape(*z.shape[:-1], *model.input_shape)
 
 # %% ../nbs/04_generation.ipynb #8917e61a

@@ -8,23 +8,40 @@ __all__ = ['Likelihood', 'Bernoulli', 'ContinuousBernoulli', 'Gaussian', 'Learne
 
 # %% ../nbs/13_likelihoods.ipynb #d8f1a3dc
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from .checks import check_number, check_sizes, check_whole
+from .checks import check_number, check_sizes, check_whole, plain
 from .vae import LIKELIHOODS, BaseVAE, Elbo, elbo
 
 # %% ../nbs/13_likelihoods.ipynb #f393bb1e
 class Likelihood(nn.Module):
     """Distribution of each pixel, given what a decoder says of it.
 
-    `elbo` and `evaluate` take it as their `likelihood`. Its method `elbo` is an
-    objective for `fit`, which then trains the likelihood's own parameters too:
+    A model that is given one, `model.likelihood = Gaussian(0.1)`, is trained, measured
+    and saved with it, and all that shows images shows its `mean`. For one training or
+    measurement without that, `elbo` and `evaluate` take it as their `likelihood`, and
+    its method `elbo` is an objective for `fit`, which trains its parameters too:
     `fit(model, data, 20, objective=LearnedGaussian().elbo)`. `save_model` and
     `load_model` take the same `objective`.
+
+    Parameters
+    ----------
+    **config
+        The constructor's arguments, as far as JSON can say them. They are kept in
+        `config`, by which a run is known again and a saved likelihood built again.
     """
+
+    def __init__(self, **config: Any) -> None:
+        super().__init__()
+        self.config = {name: plain(value) for name, value in config.items()}
+
+    def extra_repr(self) -> str:
+        """The arguments of the constructor."""
+        return ", ".join(f"{name}={value!r}" for name, value in self.config.items())
 
     def log_prob(self, logits: Tensor, x: Tensor) -> Tensor:
         """Log-probability, or log-density, of each pixel of `x`, in nats."""
@@ -63,8 +80,7 @@ class Bernoulli(Likelihood):
 class ContinuousBernoulli(Likelihood):
     """Density l exp(l x) / (exp(l) - 1) on [0, 1]. Loaiza-Ganem & Cunningham (2019).
 
-    Its mean is not the sigmoid that `model.sample` and `model.reconstruct` show: use
-    `likelihood.mean(model.decode(z))`.
+    Its mean is not the sigmoid.
     """
 
     def log_prob(self, logits: Tensor, x: Tensor) -> Tensor:
@@ -93,8 +109,8 @@ class Gaussian(Likelihood):
     sigma: Tensor
 
     def __init__(self, sigma: float = 1.0) -> None:
-        super().__init__()
         width = check_number("sigma", sigma, low=1e-6)
+        super().__init__(sigma=width)
         self.register_buffer("sigma", torch.tensor(width))
 
     def log_prob(self, logits: Tensor, x: Tensor) -> Tensor:
@@ -122,10 +138,11 @@ class LearnedGaussian(Gaussian):
 
     def __init__(self, shape: tuple[int, ...] = (), sigma: float = 0.5,
                  lowest: float = 1 / 255) -> None:
-        nn.Module.__init__(self)
-        start = math.log(check_number("sigma", sigma, low=1e-6))
-        self.log_sigma = nn.Parameter(torch.full(check_sizes("shape", shape), start))
-        self.lowest = check_number("lowest", lowest)
+        shape, lowest = check_sizes("shape", shape), check_number("lowest", lowest)
+        start = check_number("sigma", sigma, low=1e-6)
+        Likelihood.__init__(self, shape=shape, sigma=start, lowest=lowest)
+        self.log_sigma = nn.Parameter(torch.full(shape, math.log(start)))
+        self.lowest = lowest
 
     @property
     def sigma(self) -> Tensor:                                # type: ignore[override]
@@ -141,7 +158,8 @@ class OptimalGaussian(Gaussian):
     """
 
     def __init__(self) -> None:
-        super().__init__(0.5)
+        Likelihood.__init__(self)
+        self.register_buffer("sigma", torch.tensor(0.5))
 
     def log_prob(self, logits: Tensor, x: Tensor) -> Tensor:
         if not (self.training and torch.is_grad_enabled()):
@@ -156,8 +174,8 @@ class DiscretizedLogistic(Likelihood):
     """Probabilities of 8-bit pixels: a logistic density, summed up over each level.
 
     The location is 1/2 + logits / 4, which starts as the sigmoid does and can leave
-    [0, 1]. The scale is trained. The mean is not the sigmoid that `model.sample` and
-    `model.reconstruct` show. Salimans et al. (2017), section 2.1.
+    [0, 1]. The scale is trained. The mean is not the sigmoid. Salimans et al. (2017),
+    section 2.1.
 
     Parameters
     ----------
@@ -168,13 +186,19 @@ class DiscretizedLogistic(Likelihood):
     """
 
     def __init__(self, scale: float = 0.1, levels: int = 256) -> None:
-        super().__init__()
-        start = math.log(check_number("scale", scale, low=1e-6))
-        self.log_scale = nn.Parameter(torch.tensor(start))
-        self.levels = check_whole("levels", levels, low=2)
+        start = check_number("scale", scale, low=1e-6)
+        levels = check_whole("levels", levels, low=2)
+        super().__init__(scale=start, levels=levels)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(start)))
+        self.levels = levels
+
+    @property
+    def scale(self) -> Tensor:
+        """The scale of the logistic density, an intensity."""
+        return self.log_scale.exp()
 
     def log_prob(self, logits: Tensor, x: Tensor) -> Tensor:
-        half, s = 0.5 / (self.levels - 1), self.log_scale.exp()
+        half, s = 0.5 / (self.levels - 1), self.scale
         upper, lower = ((x + h - self.location(logits)) / s for h in (half, -half))
         below, above = F.logsigmoid(upper), F.logsigmoid(-lower)
         # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a))
@@ -182,12 +206,12 @@ class DiscretizedLogistic(Likelihood):
         return torch.where(x < half, below, torch.where(x > 1 - half, above, inside))
 
     def mean(self, logits: Tensor) -> Tensor:
-        s, m = self.log_scale.exp(), self.location(logits)
+        s, m = self.scale, self.location(logits)
         return s * (F.softplus(m / s) - F.softplus((m - 1) / s))
 
     def sample(self, logits: Tensor, generator: Generator | None = None) -> Tensor:
         u = _uniform(logits, generator).clamp(1e-7, 1 - 1e-7)
-        x = self.location(logits) + self.log_scale.exp() * u.logit()
+        x = self.location(logits) + self.scale * u.logit()
         return (x.clamp(0, 1) * (self.levels - 1)).round() / (self.levels - 1)
 
     def location(self, logits: Tensor) -> Tensor:

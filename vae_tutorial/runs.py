@@ -10,6 +10,7 @@ __all__ = ['LR_SCHEDULES', 'Trace', 'TrainingDiverged', 'ConstantBeta', 'check_r
 
 # %% ../nbs/e06_runs.ipynb #61b23ca3
 import functools
+import inspect
 import math
 import os
 import re
@@ -186,6 +187,10 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("objective", "optimizer"):
             check_kind(name, getattr(self, name), Callable, "see Recipe")
+        if hasattr(self.objective, "elbo") and hasattr(self.objective, "log_prob"):
+            raise TypeError(f"objective is {describe(self.objective)}, must be a "
+                            "function of model, x, beta and generator: a likelihood's "
+                            "is its method, Gaussian(0.1).elbo")
         check_schedule(self.lr_schedule)
         check_choice("precision", self.precision, ("auto", "fp32", "bf16"))
         vars(self).update(
@@ -201,6 +206,8 @@ def describe(thing: Any) -> str:
         given = [describe(value) for value in thing.args]
         given += [f"{name}={describe(value)}" for name, value in thing.keywords.items()]
         return f"{describe(thing.func)}({', '.join(given)})"
+    if inspect.ismethod(thing):
+        return f"{describe(thing.__self__)}.{thing.__name__}"
     name = getattr(thing, "__name__", None)
     return name or re.sub(r" at 0x\w+", "", repr(plain(thing)))
 
@@ -406,7 +413,8 @@ class State:
         self.history = History(settings=in_words(recipe, model, epochs))
         learned = parallel.module_of(recipe.objective)
         self.objective = nn.Module() if learned is model else learned.to(images.device)
-        self.parameters = [*model.parameters(), *self.objective.parameters()]
+        both = [*model.parameters(), *self.objective.parameters()]
+        self.parameters = list(dict.fromkeys(both))          # each once
         self.optimizer = new_optimizer(recipe, self.parameters)
         self.steps = epochs * math.ceil(len(images) / recipe.batch_size)
         self.scheduler = new_scheduler(recipe, self.optimizer, self.steps)
@@ -659,6 +667,8 @@ def in_words(recipe: Recipe, model: LatentModel, epochs: int) -> dict[str, Any]:
     words["model"] = f"{type(model).__name__} {model.config}"
     if not isinstance(model.prior, StandardNormal):
         words["prior"] = f"{type(model.prior).__name__} {model.prior.config}"
+    if model.likelihood is not None:
+        words["likelihood"] = describe(model.likelihood)
     if recipe.optimizer is torch.optim.Adam:
         del words["optimizer"]               # what version 0.2 kept can be continued
     if recipe.lr_schedule != "constant":

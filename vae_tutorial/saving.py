@@ -31,18 +31,18 @@ def arguments_of(model_class: type) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.kind in named}
 
 
-def config_of(model: LatentModel | Prior) -> dict[str, Any]:
-    """The arguments from which a model can be built again, seen to be complete.
+def config_of(part: Any) -> dict[str, Any]:
+    """The arguments from which a model, its prior or likelihood can be built again.
 
-    Those of a prior but for the first, which is the model.
+    They are seen to be complete. Those of a prior are without the first, the model.
     """
-    names, whose = [*arguments_of(type(model))], f"the config of {type(model).__name__}"
-    names = names[1:] if isinstance(model, Prior) else names
-    missing = [name for name in names if name not in model.config]
+    names, whose = [*arguments_of(type(part))], f"the config of {type(part).__name__}"
+    names = names[1:] if isinstance(part, Prior) else names
+    missing = [name for name in names if name not in part.config]
     if missing:
         raise ValueError(f"{whose} lacks {', '.join(missing)}: hand it on, "
                          f"super().__init__(..., {missing[0]}={missing[0]})")
-    return _said(whose, {name: model.config[name] for name in names})
+    return _said(whose, {name: part.config[name] for name in names})
 
 
 def _said(name, value):
@@ -62,7 +62,7 @@ def save_model(model: LatentModel, path: str | Path, history: History | None = N
     ----------
     model : LatentModel
         Its `config` must name all arguments of its constructor, which must build all
-        its layers: `load_model` builds it so. The same goes for its `prior`.
+        its layers: `load_model` builds it so, and its `prior` and `likelihood` too.
     path : str or Path
         Usually ends in `.safetensors`; replaced in one piece if it exists.
     history : History, optional
@@ -75,19 +75,16 @@ def save_model(model: LatentModel, path: str | Path, history: History | None = N
     model = getattr(model, "_orig_mod", model)
     check_kind("model", model, LatentModel, "such as VAE()")
     notes = {name: _said(name, value) for name, value in notes.items()}
-    notes |= dict(model=type(model).__name__, module=type(model).__module__,
-                  config=config_of(model),
-                  history=None if history is None else history.to_dict(),
+    parts = _parts_of(model)
+    for name, (kind, config) in parts.items():
+        said = dict(model=kind.__name__, module=kind.__module__, config=config)
+        notes |= said if name == "model" else {name: said}
+    notes |= dict(history=None if history is None else history.to_dict(),
                   version=vae_tutorial.__version__, torch=torch.__version__)
-    if not isinstance(model.prior, StandardNormal):
-        notes["prior"] = dict(name=type(model.prior).__name__,
-                              module=type(model.prior).__module__,
-                              config=config_of(model.prior))
     tensors = model.state_dict()
     try:
         with torch.random.fork_rng(devices=[]):
-            _check_config(type(model), notes["config"], tensors, type(model.prior),
-                          notes.get("prior", {}).get("config", {}))
+            _check_parts(parts, tensors)
     except ValueError as error:
         raise ValueError(f"model has other layers than {type(model).__name__} builds "
                          f"from its config ({error}), and load_model could not load "
@@ -111,7 +108,7 @@ def load_model(path: str | Path, model_class: type[LatentModel] | None = None, *
         The file.
     model_class : type, optional
         Class of the model; by default the one of that name which is defined here, as
-        for the class of its prior.
+        for its prior and likelihood.
     objective : nn.Module or a method of one, optional
         Gets the parameters that were saved with the model.
     """
@@ -124,35 +121,37 @@ def load_model(path: str | Path, model_class: type[LatentModel] | None = None, *
         raise ValueError(f"{path} is a checkpoint of a training: continue it with "
                          "fit(..., checkpoint=its folder, resume=True)")
     with files.as_damage(path):  # guard: notes-fit
-        kept = check_kind("model", notes["model"], str, "the name of a class")
-        config, saved = notes["config"], notes["history"]
-        prior = dict(name="StandardNormal", module="", config={})
-        prior |= notes.get("prior", {})
-    home = notes.get("module", "")
-    found = model_class or _class_named(LatentModel, kept, home, path)
-    if kept != found.__name__:
-        raise ValueError(f"model_class is {found.__name__}, but {path} holds a {kept}")
-    of_codes = _class_named(Prior, prior["name"], prior["module"], path)
+        saved, said = notes["history"], _said_parts(notes)
+    parts = {name: (_class_named(_BASES[name](), kept, home, path), config)
+             for name, (kept, home, config) in said.items()
+             if name != "model" or model_class is None}
+    if model_class is not None:
+        kept, _, config = said["model"]
+        if kept != model_class.__name__:
+            raise ValueError(f"model_class is {model_class.__name__}, but {path} holds "
+                             f"a {kept}")
+        parts["model"] = model_class, config
     own = {name.removeprefix("objective/"): tensors.pop(name)
            for name in list(tensors) if name.startswith("objective/")}
     if objective is not None:
         module_of(objective).load_state_dict(own)
     with files.as_damage(path):
         history = None if saved is None else History.from_dict(saved)
-        _check_config(found, config, tensors, of_codes, prior["config"])
-        model = _built(found, config, of_codes, prior["config"])
+        _check_parts(parts, tensors)
+        model = _built(parts)
         model.load_state_dict(tensors)
     return model.eval(), history
 
 # %% ../nbs/e08_saving.ipynb #67f696af
-def _class_named(kind, name, home, path):
-    """The class of a kind of this name: from its module, else the package, else any."""
+def _class_named(base, name, home, path):
+    """The subclass of this name: from its module, else the package, else any."""
     for module in ("autoencoder", "conv", "conditional", "priors"):
         importlib.import_module(f"vae_tutorial.{module}")
-    known = [each for each in _subclasses(kind) if each.__name__ == name]
+    known = [each for each in _subclasses(base) if each.__name__ == name]
     if not known:
+        other = ", or give it as model_class" if base is LatentModel else ""
         raise ValueError(f"{path} holds a {name}, a class that is not defined here: "
-                         "define or import it first, or give it as model_class")
+                         f"define or import it first{other}")
     # of several of one module, as of a cell that was run twice, the last
     return max(reversed(known), key=lambda each: (
         each.__module__ == home, each.__module__.startswith("vae_tutorial.")))
@@ -163,30 +162,60 @@ def _subclasses(of):
         yield each
         yield from _subclasses(each)
 
+# %% ../nbs/e08_saving.ipynb #67f696b0
+# what a file can say of a model: itself, and what it was given
+_BASES = {"model": lambda: LatentModel, "model.prior": lambda: Prior,
+          "model.likelihood": lambda: importlib.import_module(
+              "vae_tutorial.likelihoods").Likelihood}
 
-def _built(model_class, config, prior_class, prior_config):
-    """A model with its prior."""
+
+def _said_parts(notes):
+    """Name and home of the class, and config, of each part that a file tells of."""
+    said = {"model": notes} | {name: notes[name] for name in _BASES if name in notes
+                               and name != "model"}
+    return {name: (check_kind(name, each["model"], str, "the name of a class"),
+                   each.get("module", ""), each["config"])
+            for name, each in said.items()}
+
+
+def _parts_of(model):
+    """Class and config of a model, and of a prior and a likelihood it was given."""
+    parts = {"model": model}
+    if not isinstance(model.prior, StandardNormal):
+        parts["model.prior"] = model.prior
+    if model.likelihood is not None:
+        parts["model.likelihood"] = check_kind(
+            "model.likelihood", model.likelihood, _BASES["model.likelihood"](),
+            "load_model can build it again")
+    return {name: (type(part), config_of(part)) for name, part in parts.items()}
+
+
+def _built(parts):
+    model_class, config = parts["model"]
     model = model_class(**config)
-    model.prior = prior_class(model, **prior_config)
+    if "model.prior" in parts:
+        prior, config = parts["model.prior"]
+        model.prior = prior(model, **config)
+    if "model.likelihood" in parts:
+        likelihood, config = parts["model.likelihood"]
+        model.likelihood = likelihood(**config)
     return model
 
 
-def _check_config(model_class, config, tensors, prior_class, prior_config):
-    """Raise unless a model built from its configs has the shapes of the weights."""
-    both = [(model_class, config), (prior_class, prior_config)]
-    parts = [_sizes(said) for each, said in both
-             if each.__module__.startswith("vae_tutorial.")]
-    ours, claimed = len(parts) == 2, sum(parts)
+def _check_parts(parts, tensors):
+    """Raise unless a model built from its parts has the shapes of the weights."""
+    ours = all(kind.__module__.startswith("vae_tutorial.")
+               for kind, _ in parts.values())
+    claimed = sum(_sizes(config) for _, config in parts.values()) if ours else 0
     if claimed > sum(t.numel() for t in tensors.values()):  # guard: absurd-sizes
         raise ValueError("its config is not that of its weights")
     try:
         with torch.device("meta"):  # guard: shapes-first
-            shapes = _built(*both[0], *both[1]).state_dict()
+            shapes = _built(parts).state_dict()
     except Exception:
         if ours:
             raise
-        # a class that needs real numbers
-        shapes = _built(*both[0], *both[1]).state_dict()
+        shapes = _built(parts).state_dict()    # a class that needs real numbers
     files.check_shapes(tensors, shapes)
 
 

@@ -26,8 +26,8 @@ from .checks import (check_choice, check_labels, check_number, check_points,
                                  check_same_shape, check_seed, check_whole)
 from .data import ImageData, Split
 from .devices import widen
-from .vae import (Elbo, VAEOutput, kl_divergence, reconstruction_loss,
-                              reparameterize)
+from .vae import (Elbo, VAEOutput, kl_divergence, likelihood_of,
+                              reconstruction_loss, reparameterize)
 
 # %% ../nbs/07_sweeps.ipynb #0ea4ac5d
 #| code-fold: true
@@ -382,7 +382,7 @@ def tc_elbo(model: Callable[..., VAEOutput], x: Tensor, beta: float = 1.0,
         and γ at 1; their minibatch-weighted sampling has the same gradient.
     """
     out = model(x, generator)
-    reconstruction = reconstruction_loss(out.logits, x).mean()
+    reconstruction = reconstruction_loss(out.logits, x, likelihood_of(model)).mean()
     kl = kl_divergence(out.mu, out.logvar).sum(1).mean()
     each = _log_densities(widen(out.z)[:, None] - widen(out.mu), widen(out.logvar))
     joint, single = each.sum(2).logsumexp(1), each.logsumexp(1).sum(1)

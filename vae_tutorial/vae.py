@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LIKELIHOODS', 'reparameterize', 'kl_divergence', 'reconstruction_loss', 'VAEOutput', 'mlp', 'evaluating', 'as_input',
-           'in_parts', 'log_normal', 'Prior', 'StandardNormal', 'LatentModel', 'BaseVAE', 'VAE', 'Elbo', 'elbo']
+           'in_parts', 'log_normal', 'Prior', 'StandardNormal', 'LatentModel', 'BaseVAE', 'VAE', 'Elbo',
+           'likelihood_of', 'elbo']
 
 # %% ../nbs/01_vae.ipynb #5ca8d16b
 import math
@@ -105,6 +106,9 @@ def reconstruction_loss(logits: Tensor, x: Tensor,
         (2014), appendix C.1; Loaiza-Ganem & Cunningham (2019).
     """
     check_same_shape("logits", logits, "x", x)  # guard: loss-shapes
+    if isinstance(likelihood, type):
+        raise TypeError(f"likelihood is the class {likelihood.__name__}, must be what "
+                        f"it makes: {likelihood.__name__}(...)")
     if not callable(likelihood):
         likelihood = LIKELIHOODS[check_choice("likelihood", likelihood, LIKELIHOODS)]
     nats = likelihood(widen(logits), widen(x))
@@ -227,6 +231,8 @@ class LatentModel(nn.Module):
 
     A subclass sets `encoder` and `decoder`, and says with `code(x)` which point of the
     latent space stands for an image. `prior` is N(0, I) until another is put there.
+    Its `likelihood` may be set to one of those in `vae_tutorial.likelihoods`: `elbo`,
+    `evaluate` and all that shows images go by both.
 
     Parameters
     ----------
@@ -267,11 +273,27 @@ class LatentModel(nn.Module):
         """The model of images of these classes: itself, if it knows no classes."""
         return self
 
+    @property
+    def likelihood(self) -> Any:
+        """Distribution of a pixel, a module that can be set; None stands for names."""
+        return self._modules.get("likelihood")
+
+    @likelihood.setter
+    def likelihood(self, other: Any) -> None:      # nn.Module itself takes in a module
+        if other is not None:
+            raise TypeError(f"likelihood is {other!r}, must be a module with log_prob "
+                            "and mean, such as Gaussian(0.1)")
+
+    def image(self, logits: Tensor) -> Tensor:
+        """Intensities: the mean of `likelihood`, or the sigmoid where none is set."""
+        own = self.likelihood
+        return logits.sigmoid() if own is None else own.mean(logits)
+
     def reconstruct(self, x: Tensor) -> Tensor:
         """Images in [0, 1], decoded from the codes of images `x` (B, *input_shape)."""
         x = check_images("x", x, self.input_shape)
         with evaluating(self):
-            return self.decode(self.code(as_input(x, self))).sigmoid()
+            return self.image(self.decode(self.code(as_input(x, self))))
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """`n` images in [0, 1] (n, *input_shape), decoded from draws of the prior."""
@@ -282,7 +304,7 @@ class LatentModel(nn.Module):
         with evaluating(self):
             with torch.device(like.device):
                 z = self.prior.sample(n, generator)
-            return self.decode(z.to(like)).sigmoid()
+            return self.image(self.decode(z.to(like)))
 
 # %% ../nbs/01_vae.ipynb #dbb97a98
 class BaseVAE(LatentModel):
@@ -342,9 +364,17 @@ class Elbo(NamedTuple):
     beta: float
 
 
+def likelihood_of(model: Any,
+                  likelihood: str | Callable | None = None) -> str | Callable:
+    """What is given, else the `likelihood` of the model, else "bernoulli"."""
+    if likelihood is None:
+        likelihood = getattr(model, "likelihood", None)
+    return "bernoulli" if likelihood is None else likelihood
+
+
 def elbo(model: Callable[..., VAEOutput], x: Tensor, beta: float = 1.0,
          generator: torch.Generator | None = None, *,
-         likelihood: str | Callable = "bernoulli", free_bits: float = 0.0) -> Elbo:
+         likelihood: str | Callable | None = None, free_bits: float = 0.0) -> Elbo:
     """Negative ELBO of a batch, estimated with one draw per image.
 
     Parameters
@@ -358,8 +388,8 @@ def elbo(model: Callable[..., VAEOutput], x: Tensor, beta: float = 1.0,
         Factor on the KL term; 1 gives the ELBO.
     generator : torch.Generator, optional
         Source of the draws.
-    likelihood : str or callable
-        See `reconstruction_loss`.
+    likelihood : str or callable, optional
+        See `reconstruction_loss`; by default see `likelihood_of`.
     free_bits : float
         Nats of KL that each latent dimension has for free: a lower KL lowers no loss.
         With a prior whose KL is not by dimension, all of them together have it.
@@ -372,7 +402,8 @@ def elbo(model: Callable[..., VAEOutput], x: Tensor, beta: float = 1.0,
         (2016), eq. 15.
     """
     out = model(x, generator)
-    reconstruction = reconstruction_loss(out.logits, x, likelihood).mean()
+    nats = reconstruction_loss(out.logits, x, likelihood_of(model, likelihood))
+    reconstruction = nats.mean()
     kl = (model.prior.kl(out.mu, out.logvar, out.z) if hasattr(model, "prior")
           else kl_divergence(out.mu, out.logvar)).mean(0)
     charged = kl.clamp(min=free_bits) if free_bits else kl

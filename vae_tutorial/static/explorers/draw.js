@@ -26,13 +26,14 @@ function nearestCodes(codes, point) {
 async function openModel(model) {
   const [encoder, decoder] = await Promise.all(["encoder", "decoder"].map(async (half) => (await dereference(model, model.get(half))).attributes));
   const encode = buildEncoder(encoder), logitsOf = buildNetwork({ ...decoder, layers: decoder.layers.slice(0, -1) }, [decoder.latent_dim]);
+  const imageOf = buildNetwork({ layers: decoder.layers.slice(-1), weights: "" }, decoder.image_shape);
   const codes = unpackRows(model.get("codes"), decoder.latent_dim);
   return (strokes) => {
     const grey = centred(drawStrokes(strokes));
     if (!grey) return undefined;
     const image = Float32Array.from(grey, (value) => value / 255), answer = [...encode(image)];
     const mu = answer.slice(0, decoder.latent_dim), logvar = answer.slice(decoder.latent_dim), logits = logitsOf(mu);
-    return { image, mu, sigma: logvar.map((value) => Math.exp(value / 2)), again: logits.map((l) => 1 / (1 + Math.exp(-l))),
+    return { image, mu, sigma: logvar.map((value) => Math.exp(value / 2)), again: imageOf(logits).slice(),
              reconstruction: crossEntropy(logits, image), kl: divergence(mu, logvar), near: nearestCodes(codes, mu) };
   };
 }

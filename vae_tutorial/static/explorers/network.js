@@ -118,6 +118,13 @@ const LAYERS = {
   Tanh: each(() => Math.tanh),
   Sigmoid: each(() => (x) => 1 / (1 + Math.exp(-x))),
 
+  // The means of two likelihoods, of which no sigmoid knows.
+  ContinuousBernoulli: each(() => (x) => (Math.abs(x) < 1e-3 ? 0.5 + x / 12 : -1 / Math.expm1(-x) - 1 / x)),
+  DiscretizedLogistic: each(({ scale }) => (x) => {
+    const softplus = (t) => Math.max(t, 0) + Math.log1p(Math.exp(-Math.abs(t))), location = 0.5 + x / 4;
+    return scale * (softplus(location / scale) - softplus((location - 1) / scale));
+  }),
+
   Flatten: (_, shape) => ({ shape: [size(shape)], run: (input, output) => transpose(input, size(shape) / shape[0], output) }),
   Unflatten: ({ unflattened_size: shape }) => ({ shape, run: (input, output) => transpose(input, shape[0], output) }),
 };
