@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from vae_tutorial.autoencoder import Autoencoder, reconstruction_only
+from vae_tutorial.conditional import ConditionalVAE
 from vae_tutorial.conv import ConvVAE
 from vae_tutorial.data import Split, load_data
 from vae_tutorial.evaluation import evaluate, reconstruction_at_mean
@@ -57,6 +58,7 @@ RECIPES = {
     "mnist-mlp-20d": partial(run, "mnist-mlp-20d-fixed", epochs=50),
     "mnist-mlp-2d": partial(run, "mnist-mlp-2d", sizes=dict(hidden_dims=(256, 128), latent_dim=2), data=dict(val_fraction=0.2),
                             epochs=200),
+    "mnist-conditional-2d": partial(run, "mnist-conditional-2d", ConditionalVAE, dict(hidden_dims=(256, 128), latent_dim=2), epochs=30),
     "mnist-ae-20d": partial(run, "mnist-ae-20d", Autoencoder, epochs=50, objective=reconstruction_only),
     "mnist-vamp-20d": partial(run, "prior-vamp-0", prior=vamp, epochs=10, lr=4e-3, lr_schedule="one-cycle", seed=0, restore_best=False),
     "fashion-conv-2d": partial(run, "fashion-conv-2d", ConvVAE, dict(latent_dim=2), dict(name="fashion"), epochs=100, lr=2e-3,
