@@ -77,7 +77,7 @@ def save_model(model: LatentModel, path: str | Path, history: History | None = N
     parts = _parts_of(model)
     named, *more = [dict(model=kind.__name__, module=kind.__module__, config=config)
                     for kind, config in parts]
-    notes |= named | {"model.likelihood": each for each in more}
+    notes |= named | dict(zip(["model.likelihood"], more))
     notes |= dict(history=None if history is None else history.to_dict(),
                   version=vae_tutorial.__version__, torch=torch.__version__)
     tensors = model.state_dict()
