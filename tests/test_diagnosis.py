@@ -21,6 +21,7 @@ from vae_tutorial.conv import ConvVAE
 from vae_tutorial.data import Split
 from vae_tutorial.diagnosis import RULES, Foreign
 from vae_tutorial.evaluation import evaluate
+from vae_tutorial.likelihoods import Gaussian
 from vae_tutorial.saving import about_pretrained
 from vae_tutorial.training import fit
 from vae_tutorial.vae import VAE, BaseVAE, Elbo, VAEOutput, elbo, kl_divergence, reconstruction_loss
@@ -341,6 +342,13 @@ def test_bad_input_is_refused_by_name(arguments, error, told):
         vt.diagnose(**dict(model=model, data=data) | arguments)
 
 
+def test_a_model_with_a_likelihood_of_its_own_is_judged_by_it():
+    case = trained(prepare=lambda model: setattr(model, "likelihood", Gaussian(0.2)))
+    found = vt.diagnose(case.model, case.data)
+    assert found.measured.likelihood is case.model.likelihood
+    assert found.measured.beta == pytest.approx(1, rel=0.4)
+
+
 # --- models of other people ---
 
 class Tutorial(nn.Module):
@@ -426,13 +434,17 @@ class Silent(Tutorial):
         return mu
 
 
-def train_foreign(model):
+def sums(recon, x, kl):
+    return F.binary_cross_entropy(recon, x, reduction="sum") + kl.sum()
+
+
+def train_foreign(model, loss_of=sums):
     torch.manual_seed(0)
     optimizer, x = torch.optim.Adam(model.parameters(), lr=2e-3), digits().train.images / 255
     for _ in range(300):
         batch = x[torch.randint(len(x), (64,))].flatten(1)
         recon, mu, logvar = model(batch)
-        loss = F.binary_cross_entropy(recon, batch, reduction="sum") + kl_divergence(mu, logvar).sum()
+        loss = loss_of(recon, batch, kl_divergence(mu, logvar))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -468,6 +480,23 @@ def test_foreign_mistake_is_found_and_its_outputs_can_be_said_to_be_logits(forei
     assert rules(vt.diagnose(with_weights(Tutorial, foreign), digits(), outputs="logits")) == ["sigmoid-decoder"]
     with pytest.raises(ValueError, match="outputs is 'images', must be one of"):
         vt.diagnose(with_weights(Tutorial, foreign), digits(), outputs="images")
+
+
+class Twice(Tutorial):
+    def decode(self, z):
+        return super().decode(z).sigmoid()
+
+
+@pytest.mark.parametrize("name, kind, loss_of", [
+    ("effective-beta", Tutorial, lambda recon, x, kl: F.binary_cross_entropy(recon, x, reduction="sum") / len(x) + kl.mean()),
+    ("posterior-collapse", Tutorial, lambda recon, x, kl: F.binary_cross_entropy(recon, x) + kl.mean()),
+    ("posterior-collapse", Tutorial, lambda recon, x, kl: sums(recon, x, 40 * kl)),
+    ("sigmoid-decoder", Twice, sums)], ids=["KL is a mean", "both are means", "too dear a KL", "sigmoid twice"])
+def test_mistakes_of_foreign_trainings_are_each_named(name, kind, loss_of):
+    torch.manual_seed(0)
+    model = kind()
+    train_foreign(model, loss_of)
+    assert rules(vt.diagnose(model, digits())) == [name]
 
 
 def test_foreign_model_serves_the_course_once_it_is_adapted(foreign):

@@ -15,6 +15,7 @@ from vae_tutorial.data import intensities, load_data
 from vae_tutorial.explorers import DrawExplorer
 from vae_tutorial.handwriting import draw_strokes, prepare_image
 from vae_tutorial.latent_space import encodings, nearest_neighbours
+from vae_tutorial.likelihoods import DiscretizedLogistic
 from vae_tutorial.saving import load_pretrained
 from vae_tutorial.vae import VAE, BaseVAE, kl_divergence, reconstruction_loss
 from vae_tutorial.widgets import Encoder, front_end
@@ -195,6 +196,24 @@ def test_state_holds_what_pytorch_computes_of_the_test_digits():
     assert list(explorer.point_labels) == DIGITS.labels[:50].tolist() and pixels(explorer.images).shape == (56, 840)
     assert explorer.reach >= mu.abs().max() and sorted(explorer.order) == [0, 1]
     assert DrawExplorer(model, n=50).encoder is explorer.encoder is not explorer.decoder
+
+
+@pytest.mark.parametrize("likelihood", [None, DiscretizedLogistic(0.05)])
+def test_browser_shows_of_a_drawing_the_mean_that_pytorch_reconstructs(likelihood, tmp_path):
+    model = load_pretrained("mnist-mlp-2d")
+    model.likelihood = likelihood
+    explorer = DrawExplorer(model, n=20)
+    explorer.strokes = SEVEN
+    halves = {half: {name: getattr(getattr(explorer, half), name) for name in ("layers", "weights", "latent_dim", "image_shape")}
+              for half in ("encoder", "decoder")}
+    script = front_end("network.js", "interface.js", "handwriting.js", "draw.js") + """
+        const held = { ...given.halves, codes: new DataView(new Float32Array(40).buffer) };
+        const model = { get: (name) => (name in given.halves ? `IPY_MODEL_${name}` : held[name]),
+                        widget_manager: { get_model: async (name) => ({ attributes: held[name] }) } };
+        const again = Float32Array.from((await openModel(model))(given.strokes).again);
+        answer(Buffer.from(again.buffer));"""
+    found = floats(in_node(tmp_path, script, {"halves": halves, "strokes": SEVEN}), 1, 1, 28, 28)
+    assert (found - model.reconstruct(intensities(explorer.image)[None])).abs().max() < 0.02      # a grey level of the drawing may differ
 
 
 def test_strokes_are_observed_and_become_an_image():

@@ -23,11 +23,12 @@ from torch import Tensor, nn
 
 from .checks import check_choice, check_kind, check_seed, check_whole
 from .data import ImageData, Split
-from .images import as_image_data
+from .images import as_image_data, seems_inverted
 from .pictures import show_images
 from .runs import History, describe
 from .vae import (BaseVAE, LatentModel, StandardNormal, VAEOutput,
-                              as_input, elbo, kl_divergence, reconstruction_loss)
+                              as_input, elbo, kl_divergence, likelihood_of,
+                              reconstruction_loss)
 
 # %% ../nbs/e14_diagnosis.ipynb #e1400021
 class Unseen(Exception):
@@ -203,7 +204,8 @@ class Pictures:
         self.seed = seed
         said = "" if history is None else str(history.settings.get("objective"))
         named = re.search(r"likelihood='?([\w-]+)", said)
-        self.likelihood = likelihood or (named[1] if named else "bernoulli")
+        own = likelihood_of(model, likelihood)
+        self.likelihood = named[1] if own == "bernoulli" and named else own
 
     @property
     def history(self) -> History:
@@ -280,7 +282,7 @@ class Passes(Pictures):
         """How far two passes differ in which nothing should be drawn."""
         with torch.no_grad():
             codes = [self.model.code(self.x_val[:64]) for _ in range(2)]
-            shown = [self.model.decode(codes[0]).sigmoid() for _ in range(2)]
+            shown = [self.model.image(self.model.decode(codes[0])) for _ in range(2)]
         return max((a - b).abs().max().item() for a, b in (codes, shown))
 
     def reconstructed(self, x: Tensor) -> Tensor:
@@ -288,6 +290,10 @@ class Passes(Pictures):
         with torch.no_grad():
             return torch.cat([self.decode(self.model.code(part))
                               for part in x.split(250)])
+
+    def images_again(self, x: Tensor) -> Tensor:
+        """Intensities of the reconstructions of images."""
+        return self.model.image(self.reconstructed(x))
 
     @cached_property
     def at_code(self) -> Tensor:
@@ -308,15 +314,15 @@ class Draws(Passes):
     @cached_property
     def own(self) -> float:
         """Share of the variance of its own draws that its reconstructions keep."""
-        x = self.drawn.sigmoid()
-        error = (self.reconstructed(x).sigmoid() - x).square().mean()
+        x = self.model.image(self.drawn)
+        error = (self.images_again(x) - x).square().mean()
         return 1 - (error / (x - x.mean(0)).square().mean()).item()
 
     def error_of(self, change: Callable[[Tensor], Tensor]) -> float:
         """Squared error of images of which the model was given something else."""
         x = self.x_val[:64]
         try:
-            found = self.reconstructed(change(x)).sigmoid()
+            found = self.images_again(change(x))
         except Unseen:
             raise
         except Exception:                       # such as a Normal refuses
@@ -547,7 +553,6 @@ def _not_finite(m):
         name = "the reconstructions"
     if name is not None:
         return Seen(f"there are numbers that are NaN or infinite in {name}", math.nan)
-    return None
 
 
 _BLACK_AND_WHITE = "load_images(x, scale=255)      # or (-1, 1): say what is white"
@@ -570,7 +575,6 @@ def _wrong_scale(m):
     if errors[best] < 0.6 * min(m.error_of(lambda x: x), one_picture):
         return Seen(f"the model sees far more in {best} than in x: it was trained on "
                     "images of another scale", errors[best], "likely")
-    return None
 
 
 @rule("unknown-pixels", _BLACK_AND_WHITE, "01_vae.ipynb",
@@ -581,21 +585,14 @@ def _unknown_pixels(m):
     if low < -1e-3 and m.likelihood in ("bernoulli", "continuous-bernoulli"):
         return Seen(f"the images go down to {low:.2g}, and a {m.likelihood} likelihood "
                     "knows pixels from 0 to 1 only: its loss has no lower end", low)
-    return None
 
 # %% ../nbs/e14_diagnosis.ipynb #e1400063
 @rule("inverted", "model.reconstruct(255 - images)", "e12_images.ipynb",
       "A doubt that only a model can settle", ALL)
 def _inverted(m):
     """Dark ink for a model of light ink."""
-    x = m.x_val[:64]
-    error = (m.reconstructed(x).sigmoid() - x).square().mean()
-    other = (m.reconstructed(1 - x).sigmoid() - (1 - x)).square().mean()
-    if other < error / 4:
-        return Seen("the model reconstructs the negatives far better than the images: "
-                    f"squared error {other:.3f} against {error:.3f}", other.item(),
-                    "likely")
-    return None
+    if told := seems_inverted(m.images_again, m.x_val[:64]):
+        return Seen(*told, "likely")
 
 
 @rule("test-among-train", "data = load_data(...)      # splits without overlap",
@@ -614,24 +611,20 @@ def _test_among_train(m):
                 return Seen(f"{share:.0%} of data.{name} are among the images trained "
                             "on, so its figures tell how well they are remembered",
                             share)
-    return None
 
 # %% ../nbs/e14_diagnosis.ipynb #e1400055
 @rule("sigmoid-decoder", "return self.decoder(z)      # logits, without .sigmoid()",
       "01_vae.ipynb", "The quality of a reconstruction: the other term", ALL)
 def _sigmoid_decoder(m):
     """Probabilities where logits are wanted: the sigmoid is taken twice."""
-    if isinstance(m.model, Foreign) and m.model.probabilities:
-        return None
     codes = m.posterior[0] if isinstance(m.model, BaseVAE) else m.model.code(m.x)
     generator = torch.Generator().manual_seed(0)
     far = 1000 * torch.randn(64, codes.shape[1], generator=generator)
     with torch.no_grad():
         low, high = (end.item() for end in m.model.decode(far.to(codes)).aminmax())
-    if 0 <= low < high <= 1:
-        return Seen("decode gives numbers from 0 to 1 alone, whatever the code: it "
-                    "ends in a sigmoid, and the loss takes another one", high)
-    return None
+    if -1e-6 < low < high < 1 + 1e-6:
+        return Seen("whatever the code, the logits are from 0 to 1: decode ends in a "
+                    "sigmoid, and another one is taken of what it gives", high)
 
 
 @rule("kl-sign", "loss = reconstruction + kl", "01_vae.ipynb",
@@ -646,11 +639,13 @@ def _kl_sign(m):
     if rate > 10 * m.constant:
         return Seen(f"the KL is {rate:.3g} nats, far more than any image could cost: "
                     "the loss rewards it", rate)
-    return None
 
 
-@rule("sample-without-gradient", "z = mu + (logvar / 2).exp() * torch.randn_like(mu)",
-      "01_vae.ipynb", "A sample you can differentiate", ALL)
+_DRAW = ("z = mu + (logvar / 2).exp() * torch.randn_like(mu)", "01_vae.ipynb",
+         "A sample you can differentiate", ALL)
+
+
+@rule("sample-without-gradient", *_DRAW)
 def _sample_without_gradient(m):
     """A draw that stops the gradient of the reconstruction."""
     encoder, logvar = m.reached
@@ -659,16 +654,13 @@ def _sample_without_gradient(m):
                     0.0)
     if not logvar and m.noise is not None:
         return Seen("no gradient of the reconstruction reaches logvar", 0.0)
-    return None
 
 # %% ../nbs/e14_diagnosis.ipynb #e1400064
-@rule("noise-off", "z = mu + (logvar / 2).exp() * torch.randn_like(mu)",
-      "01_vae.ipynb", "A sample you can differentiate", ALL)
+@rule("noise-off", *_DRAW)
 def _noise_off(m):
     """z = mu in training."""
     if m.noise is None:
         return Seen("forward gives z = mu in training: nothing is drawn", 0.0)
-    return None
 
 
 @rule("noise-in-evaluation", "h = F.dropout(h, training=self.training)",
@@ -679,7 +671,6 @@ def _noise_in_evaluation(m):
         return Seen("in evaluation mode, encode or decode gives something else each "
                     f"time: pixels or codes differ by up to {m.restless:.2g}",
                     m.restless)
-    return None
 
 
 @rule("logvar-misread", "z = mu + (logvar / 2).exp() * eps", "01_vae.ipynb",
@@ -700,11 +691,9 @@ def _logvar_misread(m):
         return Seen(f"forward draws z as if logvar were {as_what}, and the KL takes it "
                     f"for log sigma^2: the noise is off by a factor of "
                     f"{math.exp(errors['log sigma^2']):.1f}", errors["log sigma^2"])
-    return None
 
 
-@rule("noise-unseen", "z = mu + (logvar / 2).exp() * torch.randn_like(mu)",
-      "01_vae.ipynb", "A sample you can differentiate", ALL)
+@rule("noise-unseen", *_DRAW)
 def _noise_unseen(m):
     """A decoder that was never shown the noise: the trace that z = mu leaves."""
     mu, logvar = m.posterior
@@ -714,7 +703,6 @@ def _noise_unseen(m):
         return Seen(f"sigma is {sigma.mean():.2f} in the {len(sigma)} dimensions that "
                     "tell images apart: the decoder was never shown this noise",
                     sigma.mean().item(), "likely")
-    return None
 
 # %% ../nbs/e14_diagnosis.ipynb #e1400057
 @rule("gradients-pile-up", "optimizer.zero_grad()      # with its brackets",
@@ -725,7 +713,6 @@ def _gradients_pile_up(m):
     if pile > 30:
         return Seen(f"the gradients left in the model are {pile:.0f} times as large as "
                     "those of a batch: they were never cleared", pile, "likely")
-    return None
 
 
 _SUMS = "loss = bce.flatten(1).sum(1).mean() + kl.sum(1).mean()"
@@ -741,7 +728,6 @@ def _mean_over_pixels(m):
                     f"small, and an image has {pixels} pixels: a mean over them "
                     f"multiplies beta by {pixels}, or by less if the KL is a mean, too",
                     pixels)
-    return None
 
 
 @rule("effective-beta", _SUMS, "01_vae.ipynb", "The reductions trap",
@@ -758,7 +744,6 @@ def _effective_beta(m):
     if declared is None and not 0.2 < beta < 35:
         return Seen(f"the model behaves as one trained at beta = {beta:.2g}: unless "
                     "that was meant, a reduction multiplies one term", beta, "perhaps")
-    return None
 
 
 @rule("beta-still-moving", "beta=LinearBeta(epochs=10)      # fewer than all epochs",
@@ -773,7 +758,6 @@ def _beta_still_moving(m):
     if before.settled and abs(last.beta - before.beta) > 0.01 * last.beta:
         return Seen(f"beta went from {before.beta:.3g} to {last.beta:.3g} in the last "
                     "epoch: losses of different epochs do not compare", last.beta)
-    return None
 
 # %% ../nbs/e14_diagnosis.ipynb #e1400059
 @rule("steps-too-large", "fit(model, data, epochs, lr=1e-3)", "02_training.ipynb",
@@ -792,7 +776,6 @@ def _steps_too_large(m):
     if lr > 0.015 and adam and m.val.loss.mean() > 0.9 * m.constant:
         return Seen(f"at a learning rate of {lr:g} with Adam, the loss stayed at that "
                     "of a constant picture", lr, "likely")
-    return None
 
 
 @rule("learning-rate-low", "fit(model, data, epochs, lr=1e-3)", "02_training.ipynb",
@@ -804,7 +787,6 @@ def _learning_rate_low(m):
     if adam and lr < 2e-4 and gained > 0.02:
         return Seen(f"at a learning rate of {lr:g}, the loss still falls in an epoch "
                     f"by {gained:.0%} of all there is to gain", lr, "likely")
-    return None
 
 
 @rule("stopped-early", "fit(model, data, epochs=3 * epochs)", "02_training.ipynb",
@@ -828,7 +810,6 @@ def _stopped_early(m):
     if gained > 0.05:
         return Seen(f"in the last epoch the loss fell by {gained:.0%} of all there "
                     "is to gain: the training was far from over", gained)
-    return None
 
 # %% ../nbs/e14_diagnosis.ipynb #e1400065
 @rule("dead-relus", "fit(model, data, epochs, lr=1e-3)      # and begin anew",
@@ -840,7 +821,6 @@ def _dead_relus(m):
     if name is not None and m.dead[name] > 0.99:
         return Seen(f"{m.dead[name]:.0%} of the units of {name} are zero for every "
                     "image, and no gradient wakes them", m.dead[name])
-    return None
 
 
 @rule("few-images", "x = train[torch.randint(len(train), (64,))]      # all of them",
@@ -853,7 +833,6 @@ def _few_images(m):
     if gap > 4 * _error(loss) and gap > 0.15 * (m.constant - m.floor):
         return Seen(f"on data.train the reconstruction costs {gap:.0f} nats more than "
                     "in the history: the training saw only some of these images", gap)
-    return None
 
 
 @rule("overfitting", "fit(model, data, epochs, patience=5)      # keeps the best epoch",
@@ -873,7 +852,6 @@ def _overfitting(m):
     if gap > 0.2 * (m.constant - m.floor) or m.past is not None:
         return Seen(f"new images cost {gap:.1f} ± {2 * error:.1f} nats more than those "
                     "it was trained on", gap, "likely")
-    return None
 
 # %% ../nbs/e14_diagnosis.ipynb #e1400061
 @rule("posterior-collapse", "beta=LinearBeta(10)      # once both terms are sums",
@@ -885,7 +863,6 @@ def _posterior_collapse(m):
         return Seen(f"the KL is {rate:.2g} nats: the code says nothing, and the "
                     "decoder gives one picture for all", rate,
                     "likely" if m.past is None else "certain")
-    return None
 
 
 @rule("sigma-floor", "loss = reconstruction + kl      # and no clamp on logvar",
@@ -902,7 +879,6 @@ def _sigma_floor(m):
     if sigma < 1e-3:
         return Seen(f"the median sigma is {sigma:.1g}: a code is a point, as in an "
                     "autoencoder", sigma)
-    return None
 
 
 @rule("holes", "fit(model, data, epochs, beta=1)", "04_generation.ipynb",
@@ -919,7 +895,6 @@ def _holes(m):
         return Seen("codes and prior are apart: each dimension of all codes together "
                     f"is {apart.mean():.2g} nats away from N(0, 1)",
                     apart.mean().item(), "likely")
-    return None
 
 # %% ../nbs/e14_diagnosis.ipynb #e1400066
 @rule("other-world", "x = data.test.images      # of the data it was trained on",
@@ -934,7 +909,6 @@ def _other_world(m):
         return Seen(f"a reconstruction costs {loss:.0f} nats and one grey picture for "
                     f"all {m.constant:.0f}, yet the model's own draws come out well: "
                     "it was trained on other images", loss, "likely")
-    return None
 
 
 @rule("underfitting", "VAE(hidden_dims=(400,), latent_dim=20)      # a larger one",
@@ -945,7 +919,6 @@ def _underfitting(m):
     if gained < 0 or gained < 0.15 and m.beta < 3:
         return Seen(f"the reconstructions gain {gained:.0%} of what lies between one "
                     "picture for all and the floor", gained, "perhaps")
-    return None
 
 # %% ../nbs/e14_diagnosis.ipynb #e1400071
 def _wrapped(text: str) -> str:
@@ -1022,7 +995,7 @@ def _curves(m, ax):
 def _plot(m: Measurements) -> Figure:
     fig, axes = plt.subplots(1, 3, figsize=(10, 3))
     _curves(m, axes[0])
-    rows, names = [m.x_val[:8], m.at_code[:8].sigmoid()], ["image", "reconstruction"]
+    rows, names = [m.x_val[:8], m.model.image(m.at_code[:8])], ["image", "reconstruction"]
     with suppress(Unseen):
         kl = kl_divergence(*m.posterior).mean(0).sort(descending=True).values.cpu()
         axes[1].bar(range(len(kl)), kl.tolist())
@@ -1030,7 +1003,7 @@ def _plot(m: Measurements) -> Figure:
         generator = torch.Generator().manual_seed(m.seed)
         z = torch.randn(8, len(kl), generator=generator).to(m.x)
         with torch.no_grad():
-            rows.append(m.model.decode(z).sigmoid())
+            rows.append(m.model.image(m.model.decode(z)))
         names.append("sample")
     axes[1].set(xlabel="latent dimension, sorted", ylabel="KL (nats)")
     images = torch.cat([row.clamp(0, 1) for row in rows])
