@@ -11,6 +11,7 @@ from torch import nn
 
 from vae_tutorial.conditional import ConditionalConvVAE, ConditionalVAE, SemiSupervisedVAE, rewrite, semi_supervised
 from vae_tutorial.data import ImageData, Split
+from vae_tutorial.diagnosis import Watch, diagnose
 from vae_tutorial.evaluation import evaluate, log_weights, posterior, reconstruction_at_mean
 from vae_tutorial.latent_space import encodings
 from vae_tutorial.saving import load_model, save_model
@@ -171,3 +172,10 @@ def test_what_cannot_be_is_refused_with_the_way_out(call, error, words):
 def test_a_plain_model_does_not_mind_labels():
     model, data = tiny(), small_data(20, 10)
     assert model.given(data.train.labels) is model and model.n_classes == 0
+
+
+def test_diagnose_and_watch_look_at_one_class(capsys):
+    model, data = tiny(ConditionalVAE, n_classes=10, input_shape=(1, 28, 28), hidden_dims=(32,), latent_dim=3), small_data(600, 90)
+    history = fit(model, data, 2, callbacks=[Watch()], progress=False)
+    found = diagnose(model, data, history)
+    assert capsys.readouterr().out == "" and "of the training" in str(found.unseen) and "effective-beta" in found.looked

@@ -12,7 +12,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -1085,6 +1085,15 @@ def _as_data(data: Any, model: Any) -> ImageData:
     return check_kind("data", data, ImageData, "load_data and load_images give one")
 
 
+def _of_one_class(model, data):
+    """A conditional model given its most frequent class, and the images of that."""
+    check_kind("data.train.labels", data.train.labels, Tensor, "the model needs them")
+    chosen = int(data.train.labels.bincount().argmax())
+    parts = {name: part and part[part.labels == chosen] for name in ("train", "val",
+             "test") for part in [getattr(data, name)]}
+    return model.given(chosen), replace(data, **parts)
+
+
 def diagnose(model: nn.Module, data: Any, history: History | None = None, *,
              likelihood: str | Callable | None = None, outputs: str = "auto",
              n_images: int = 1000, seed: int = 0) -> Diagnosis:
@@ -1093,7 +1102,8 @@ def diagnose(model: nn.Module, data: Any, history: History | None = None, *,
     Parameters
     ----------
     model : LatentModel or nn.Module
-        Of this course, or anything that `Foreign` takes. It stays as it is.
+        Of this course, or anything that `Foreign` takes. It stays as it is. One that
+        is told the classes is looked at with the most frequent one, without history.
     data : ImageData, Split, Tensor, or what `load_images` takes
         What it was trained on, as it was fed.
     history : History, optional
@@ -1119,6 +1129,8 @@ def diagnose(model: nn.Module, data: Any, history: History | None = None, *,
     data = _as_data(data, model)
     if not isinstance(model, LatentModel):
         model = Foreign(model, data.train.images[:8], outputs)
+    if model.n_classes:
+        model, data, history = *_of_one_class(model, data), None
     if data.image_shape != model.input_shape:
         raise ValueError(f"data has images of shape {data.image_shape}, must have that "
                          f"of the model, {model.input_shape}")
@@ -1161,7 +1173,7 @@ class Watch:
         images = torch.randint(256, (64, *model.input_shape), generator=generator)
         part = Split(images.byte(), None)        # type: ignore[arg-type]
         data = ImageData(part, part, None, "made up", "own", ())
-        m = Measurements(model, data, None, "bernoulli", 64, 0)
+        m = Measurements(model.given(0), data, None, "bernoulli", 64, 0)
         with _untouched(model):
             for name in self._probes:
                 with suppress(Unseen):
