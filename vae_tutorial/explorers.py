@@ -671,6 +671,17 @@ def _conditional_state(model, data, n):
     return {"decoder": shared(Decoder(every)), "encoder": shared(Encoder(every)),
             **_code_state(model, data, n)}
 
+
+def _conditional_heights(model):
+    """Pixels for the explorer, where there is room and where it is narrow."""
+    plane, rows = model.latent_dim == 2, math.ceil(model.n_classes / 5)
+    wide, narrow = (440 if plane else 32 * min(model.latent_dim, most)
+                    for most in (15, 9))
+    wide = max(wide, 170 + 88 * rows) + 16
+    if model.input_shape != (1, 28, 28):
+        return wide + 42 + 66 * rows, narrow + 252 + 177 * rows
+    return wide + max(480, 292 + 66 * rows), narrow + 890 + 215 * rows
+
 # %% ../nbs/e11_explorers.ipynb #0e57c4a9
 class ConditionalExplorer(_CodeTraits, _Sheet, Explorer):
     """A style to move, or to draw, and the images of all classes in that style.
@@ -699,8 +710,7 @@ class ConditionalExplorer(_CodeTraits, _Sheet, Explorer):
     def __init__(self, model: Conditional, data: ImageData, n: int = 1000) -> None:
         super().__init__(**_conditional_state(model, data, n))
         self._model = model
-        drawn = model.input_shape == (1, 28, 28)
-        self._heights = (640 + 320 * drawn, 1150 + 565 * drawn)
+        self._heights = _conditional_heights(model)
 
     @traitlets.validate("label")
     def _check_label(self, proposal):
