@@ -1085,7 +1085,7 @@ def _as_data(data: Any, model: Any) -> ImageData:
     return check_kind("data", data, ImageData, "load_data and load_images give one")
 
 
-def _of_one_class(model, data):
+def _of_one_class(model: Any, data: Any) -> tuple[LatentModel, ImageData]:
     """A conditional model given its most frequent class, and the images of that."""
     check_kind("data.train.labels", data.train.labels, Tensor, "the model needs them")
     chosen = int(data.train.labels.bincount().argmax())
@@ -1130,7 +1130,8 @@ def diagnose(model: nn.Module, data: Any, history: History | None = None, *,
     if not isinstance(model, LatentModel):
         model = Foreign(model, data.train.images[:8], outputs)
     if model.n_classes:
-        model, data, history = *_of_one_class(model, data), None
+        model, data = _of_one_class(model, data)
+        history = None                     # its figures are of all classes
     if data.image_shape != model.input_shape:
         raise ValueError(f"data has images of shape {data.image_shape}, must have that "
                          f"of the model, {model.input_shape}")
