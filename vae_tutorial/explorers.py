@@ -664,6 +664,7 @@ class DrawExplorer(_Sheet, Explorer):
 # %% ../nbs/e11_explorers.ipynb #d81f6b3e
 def _conditional_state(model, data, n):
     check_kind("model", model, Conditional, "LatentExplorer shows one class")
+    check_kind("data", data, ImageData, "load_data gives one")
     every, shown = model.given(torch.arange(model.n_classes)), len(classes_of(data))
     if shown != model.n_classes:
         raise ValueError(f"data has {shown} classes, must have {model.n_classes}, as "
