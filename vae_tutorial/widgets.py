@@ -48,9 +48,9 @@ _GRANTED = {"dilation": (1, 1), "groups": 1, "padding_mode": "zeros",
 
 def describe_layer(layer: nn.Module, network: str = "model.decoder") -> dict[str, Any]:
     """A layer's name and settings, as the browser reads them."""
-    kind = type(layer)
-    if kind is ClassShift:
+    if isinstance(layer, ClassShift):
         return {"layer": "ClassShift", "n_classes": len(layer.vectors)}
+    kind = type(layer)
     if kind not in _LAYERS:
         known = ", ".join(each.__name__ for each in _LAYERS)
         raise TypeError(f"{network} holds a {kind.__name__} layer, must be made of "
