@@ -983,7 +983,8 @@ def _curves(m, ax):
 def _plot(m: Measurements) -> Figure:
     fig, axes = plt.subplots(1, 3, figsize=(10, 3))
     _curves(m, axes[0])
-    rows, names = [m.x_val[:8], m.model.image(m.at_code[:8])], ["image", "reconstruction"]
+    rows = [m.x_val[:8], m.model.image(m.at_code[:8])]
+    names = ["image", "reconstruction"]
     with suppress(Unseen):
         kl = kl_divergence(*m.posterior).mean(0).sort(descending=True).values.cpu()
         axes[1].bar(range(len(kl)), kl.tolist())

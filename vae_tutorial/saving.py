@@ -162,27 +162,6 @@ def _subclasses(of):
         yield from _subclasses(each)
 
 
-def _likelihood():
-    return importlib.import_module("vae_tutorial.likelihoods").Likelihood
-
-
-def _parts_of(model):
-    """The class of a model and its config, and those of its likelihood, if it has one."""
-    if model.likelihood is None:
-        return [(type(model), config_of(model))]
-    own = check_kind("model.likelihood", model.likelihood, _likelihood(),
-                     "load_model can build it again")
-    return [(type(part), config_of(part)) for part in (model, own)]
-
-
-def _built(parts):
-    (model_class, config), *more = parts
-    model = model_class(**config)
-    for likelihood, settings in more:
-        model.likelihood = likelihood(**settings)
-    return model
-
-
 def _check_parts(parts, tensors):
     """Raise unless a model built from its parts has the shapes of the weights."""
     model_class, config = parts[0]
@@ -207,6 +186,28 @@ def _sizes(value):
     if isinstance(value, list):
         return sum(map(_sizes, value))
     return abs(value) if type(value) is int else 0
+
+# %% ../nbs/e08_saving.ipynb #c4a1e7d5
+def _likelihood():
+    return importlib.import_module("vae_tutorial.likelihoods").Likelihood
+
+
+def _parts_of(model):
+    """Class and config of a model, and of its likelihood, if it has one."""
+    if model.likelihood is None:
+        return [(type(model), config_of(model))]
+    own = check_kind("model.likelihood", model.likelihood, _likelihood(),
+                     "load_model can build it again")
+    return [(type(part), config_of(part)) for part in (model, own)]
+
+
+def _built(parts):
+    """A model of its parts."""
+    (model_class, config), *more = parts
+    model = model_class(**config)
+    for likelihood, settings in more:
+        model.likelihood = likelihood(**settings)
+    return model
 
 # %% ../nbs/e08_saving.ipynb #e859a777
 _PRETRAINED = Path(vae_tutorial.__file__).parent / "pretrained"

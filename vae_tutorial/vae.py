@@ -151,14 +151,36 @@ def as_input(images: Tensor, model: nn.Module) -> Tensor:
     images = images.to(like.device)
     return (images if images.is_floating_point() else images.float() / 255).to(like)
 
+# %% ../nbs/01_vae.ipynb #6b0d94f2
+#| code-fold: true
+class _WithLikelihood(nn.Module):
+    """A module whose logits are pixels under a `likelihood` that can be set."""
+
+    @property
+    def likelihood(self) -> Any:
+        """Distribution of a pixel, a module that can be set; None stands for names."""
+        return self._modules.get("likelihood")
+
+    @likelihood.setter
+    def likelihood(self, other: Any) -> None:      # nn.Module itself takes in a module
+        if other is not None:
+            raise TypeError(f"likelihood is {other!r}, must be a module with log_prob "
+                            "and mean, such as Gaussian(0.1)")
+
+    def image(self, logits: Tensor) -> Tensor:
+        """Intensities: the mean of `likelihood`, or the sigmoid where none is set."""
+        own = self.likelihood
+        return logits.sigmoid() if own is None else own.mean(logits)
+
 # %% ../nbs/01_vae.ipynb #dc2da272
 #| code-fold: true
-class LatentModel(nn.Module):
+class LatentModel(_WithLikelihood):
     """A latent space with a decoder: what a VAE and its relatives share.
 
     A subclass sets `encoder` and `decoder`, and says with `code(x)` which point of the
     latent space stands for an image. Its `likelihood` may be set to one of those in
-    `vae_tutorial.likelihoods`: `elbo`, `evaluate` and all that shows images go by it.
+    `vae_tutorial.likelihoods`: `elbo` and `evaluate` go by it, and so does
+    `image(logits)`, which makes the images that are shown.
 
     Parameters
     ----------
@@ -191,22 +213,6 @@ class LatentModel(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         """Logits, shape (B, *input_shape), for codes `z`, shape (B, latent_dim)."""
         return self.decoder(z)
-
-    @property
-    def likelihood(self) -> Any:
-        """Distribution of a pixel, a module that can be set; None stands for names."""
-        return self._modules.get("likelihood")
-
-    @likelihood.setter
-    def likelihood(self, other: Any) -> None:      # nn.Module itself takes in a module
-        if other is not None:
-            raise TypeError(f"likelihood is {other!r}, must be a module with log_prob "
-                            "and mean, such as Gaussian(0.1)")
-
-    def image(self, logits: Tensor) -> Tensor:
-        """Intensities: the mean of `likelihood`, or the sigmoid where none is set."""
-        own = self.likelihood
-        return logits.sigmoid() if own is None else own.mean(logits)
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Images in [0, 1], decoded from the codes of images `x` (B, *input_shape)."""
