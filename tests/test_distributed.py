@@ -17,6 +17,7 @@ from factories import digit_model, found, launch, rows, small_data
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vae_tutorial.conditional import ConditionalVAE
 from vae_tutorial.parallel import SameDraws, StopTraining, share
 from vae_tutorial.runs import TrainingDiverged
 from vae_tutorial.training import LinearBeta
@@ -101,7 +102,7 @@ def two_processes(folder):
         "stopped by a callback": outcome(callbacks=[after_two(fail, StopTraining("enough"))], checkpoint=folder / "stopped"),
         "resumed after a stop": outcome(checkpoint=folder / "stopped", resume=True),
         "error in a callback": outcome(callbacks=[after_two(fail, OSError("disk full"))]),
-        "learned": outcome(objective=Weighted()),
+        "learned": outcome(objective=Weighted()), "labelled": outcome(model=digit_model(kind=ConditionalVAE)),
         "other arguments": outcome(lr=1e-3 * (1 + rank)),
         "other patience": outcome(lr=0.0, patience=1 + rank),
         "compiled": outcome(compile=True),
@@ -195,6 +196,12 @@ def test_a_model_can_be_trained_again_and_the_parameter_of_an_objective_is_train
     one = train(objective=Weighted())
     assert two[0]["learned"]["weights"]["log_scale"] == pytest.approx(one["weights"]["log_scale"], rel=1e-4) and one["weights"]["log_scale"] > 0
     assert_same_run(two[0]["learned"], one, tolerance=1e-4)
+
+
+@pytest.mark.deep
+def test_every_process_takes_the_labels_of_its_own_images(two):
+    assert two[0]["labelled"] == two[1]["labelled"]
+    assert_same_run(two[0]["labelled"], train(model=digit_model(kind=ConditionalVAE)))
 
 
 @given(n=st.integers(1, 20), world=st.integers(1, 8))

@@ -19,10 +19,12 @@ from torch.distributions import Normal
 from test_wrong_use import refused
 
 from vae_tutorial.autoencoder import Autoencoder
+from vae_tutorial.conditional import ConditionalVAE
 from vae_tutorial.conv import ConvVAE
 from vae_tutorial.data import intensities, load_data
 from vae_tutorial.evaluation import evaluate
-from vae_tutorial.explorers import BetaExplorer, EmbeddingExplorer, InterpolationExplorer, LatentExplorer, ReparameterizationExplorer
+from vae_tutorial.explorers import (
+    BetaExplorer, ConditionalExplorer, EmbeddingExplorer, InterpolationExplorer, LatentExplorer, ReparameterizationExplorer)
 from vae_tutorial.generation import decode_images, interpolate, lerp, slerp
 from vae_tutorial.latent_space import encodings, pca, shared_neighbours, tsne
 from vae_tutorial.likelihoods import ContinuousBernoulli, DiscretizedLogistic, Gaussian, Likelihood
@@ -225,6 +227,7 @@ EXPLORERS = {
     "embedding": lambda: EmbeddingExplorer(tiny(input_shape=SHAPE), made_up(shape=SHAPE, test=40), maps={"first": places(), "second": places(seed=1)}),
     "beta": lambda: BetaExplorer({1: tiny(input_shape=SHAPE), 4: tiny(input_shape=SHAPE, seed=1), 0.5: tiny(input_shape=SHAPE, seed=2)},
                                  made_up(shape=SHAPE, test=20)),
+    "conditional": lambda: ConditionalExplorer(tiny(ConditionalVAE, input_shape=SHAPE, n_classes=3), made_up(shape=SHAPE, test=20)),
     "reparameterization": ReparameterizationExplorer}
 NO_NUMBERS = (NAN, math.inf, -math.inf, "half", None, [0.5], torch.ones(1))
 # what may be set, values that it takes, and values that it refuses with the words beside them
@@ -239,6 +242,8 @@ STATE = {
     ("embedding", "map"): (["second"], {r"must be one of \['first', 'second'\]": ["third"], "": [None]}),
     ("embedding", "classes"): ([[2], []], {"must hold class indices from 0 to 2": [[0, 3], [-1]], "": [["zero"], 1]}),
     ("beta", "beta"): ([0.5, 4.0], {r"must be one of 0\.5, 1\.0, 4\.0": [3, 0, -1, NAN, math.inf], "": ["4", None]}),
+    ("conditional", "label"): ([2, 0], {"must be from 0 to 2": [-1, 3], "": [0.5, "1"]}),
+    ("conditional", "z"): ([[0.5, -0.5]], {"must be 2 numbers": [[], [1.0], [NAN, 0.0], [0.0, 1000.0]]}),
     ("reparameterization", "mu"): ([-2.0, 2.0], {"must be from -2 to 2": [-2.01, 2.01], "": NO_NUMBERS}),
     ("reparameterization", "sigma"): ([0.05, 1.5], {r"must be from 0\.05 to 1\.5": [0, 0.04, 1.51], "": NO_NUMBERS}),
     ("reparameterization", "eps"): ([-3.0, 3.0], {"must be from -3 to 3": [-3.01, 3.01], "": NO_NUMBERS})}

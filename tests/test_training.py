@@ -139,12 +139,13 @@ def test_a_schedule_that_stays_nowhere_settles_nowhere(data, beta):
 
 @given(n=st.integers(1, 200), size=st.integers(1, 250), seed=st.integers(0, 9))
 def test_an_epoch_has_every_image_once_as_intensities(n, size, seed):
-    images = torch.arange(n, dtype=torch.uint8).view(n, 1, 1)
-    parts = list(batches(images, size, torch.Generator().manual_seed(seed)))
+    split = Split(torch.arange(n, dtype=torch.uint8).view(n, 1, 1), torch.arange(n))
+    parts, labels = zip(*batches(split, size, torch.Generator().manual_seed(seed)))
     assert [len(p) for p in parts[:-1]] == [size] * (len(parts) - 1) and 1 <= len(parts[-1]) <= size
-    assert (torch.cat(parts) * 255).round().flatten().sort().values.tolist() == list(range(n))
-    again = torch.cat(list(batches(images, size, torch.Generator().manual_seed(seed))))
-    assert torch.cat(parts).equal(again)
+    assert (torch.cat(parts) * 255).round().flatten().tolist() == torch.cat(labels).tolist()
+    assert torch.cat(labels).sort().values.tolist() == list(range(n))
+    again, without = zip(*batches(Split(split.images, None), size, torch.Generator().manual_seed(seed)))
+    assert torch.cat(parts).equal(torch.cat(again)) and not any(without)
 
 
 def test_validation_weighs_every_image_alike_and_disturbs_nothing(data):
@@ -262,7 +263,7 @@ def test_the_optimizer_is_the_one_that_is_asked_for(data, lr):
     model, by_hand = digit_model(), digit_model()
     _, history = train(one, epochs=1, model=model, optimizer=partial(SGD, momentum=0.9), lr=lr, beta=1.0, seed=3)
     rng = torch.Generator().manual_seed(3)
-    elbo(by_hand, next(batches(one.train.images, 64, rng)), 1.0, rng).loss.backward()
+    elbo(by_hand, next(batches(one.train, 64, rng))[0], 1.0, rng).loss.backward()
     for p, trained in zip(by_hand.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(trained, p - history[0].lr * p.grad)
     assert history[0].lr == (lr or 1e-3)

@@ -12,10 +12,12 @@ from pathlib import Path
 import torch
 
 from vae_tutorial.autoencoder import Autoencoder, reconstruction_only
+from vae_tutorial.conditional import ConditionalVAE
 from vae_tutorial.conv import ConvVAE
 from vae_tutorial.data import Split, load_data
 from vae_tutorial.evaluation import evaluate, reconstruction_at_mean
 from vae_tutorial.grid import sweep
+from vae_tutorial.priors import VampPrior
 from vae_tutorial.saving import load_model, save_model
 from vae_tutorial.training import fit
 from vae_tutorial.vae import VAE
@@ -26,11 +28,13 @@ PRETRAINED = ROOT / "vae_tutorial" / "pretrained"
 BETAS, SEEDS = [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0], [0, 1, 2]
 
 
-def run(folder, model_class=VAE, sizes=None, data=None, restore_best=True, **settings):
+def run(folder, model_class=VAE, sizes=None, data=None, restore_best=True, prior=None, **settings):
     """Train a model as a chapter does, in the chapter's folder; return it, its data, its history and the epoch of its weights."""
     images = load_data(**{"name": "mnist", "source": "full"} | (data or {}))
-    torch.manual_seed(42)
+    torch.manual_seed(settings.get("seed", 42))
     model = model_class(**(sizes or {}))
+    if prior is not None:
+        model.prior = prior(model, images.train.images)
     history = fit(model, images, device="cpu", restore_best=restore_best, checkpoint=RUNS / folder, resume=True, **settings)
     return model, images, history, history.best.epoch if restore_best else len(history)
 
@@ -45,11 +49,18 @@ def run_of_sweep(beta):
     return model, images, history, len(history)
 
 
+def vamp(model, images):
+    """Return chapter 15's prior, before training."""
+    return VampPrior(model, 50).start(images[:50])
+
+
 RECIPES = {
     "mnist-mlp-20d": partial(run, "mnist-mlp-20d-fixed", epochs=50),
     "mnist-mlp-2d": partial(run, "mnist-mlp-2d", sizes=dict(hidden_dims=(256, 128), latent_dim=2), data=dict(val_fraction=0.2),
                             epochs=200),
+    "mnist-conditional-2d": partial(run, "mnist-conditional-2d", ConditionalVAE, dict(hidden_dims=(256, 128), latent_dim=2), epochs=30),
     "mnist-ae-20d": partial(run, "mnist-ae-20d", Autoencoder, epochs=50, objective=reconstruction_only),
+    "mnist-vamp-20d": partial(run, "prior-vamp-0", prior=vamp, epochs=10, lr=4e-3, lr_schedule="one-cycle", seed=0, restore_best=False),
     "fashion-conv-2d": partial(run, "fashion-conv-2d", ConvVAE, dict(latent_dim=2), dict(name="fashion"), epochs=100, lr=2e-3,
                                restore_best=False),
     "fashion-conv-50d": partial(run, "fashion-conv-50d-seed-42", ConvVAE, dict(latent_dim=50), dict(name="fashion"), epochs=10,

@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Any
 __all__ = ["load_data", "load_images", "ImageData", "Split", "show_images",
            "intensities", "binarize",
            "VAE", "ConvVAE", "Autoencoder", "elbo", "reconstruction_only",
+           "ConditionalVAE", "ConditionalConvVAE", "SemiSupervisedVAE",
+           "semi_supervised", "rewrite",
            "fit", "Recipe", "History", "ShowReconstructions", "StopTraining",
            "ConstantBeta", "LinearBeta", "CosineBeta", "SigmoidBeta", "CyclicalBeta",
            "evaluate", "interpolate", "traverse", "manifold_grid", "encodings",
            "tsne", "sweep", "save_model", "load_model", "load_pretrained",
-           "diagnose", "Watch", "LatentExplorer", "DrawExplorer", "prepare_image"]
+           "diagnose", "Watch", "LatentExplorer", "DrawExplorer",
+           "ConditionalExplorer", "prepare_image"]
 
 _HOMES = {
     "data": "ImageData Split binarize intensities load_data", "images": "load_images",
@@ -32,15 +35,21 @@ _HOMES = {
     "generation": "interpolate manifold_grid traverse",
     "latent_space": "encodings tsne", "conv": "ConvVAE",
     "autoencoder": "Autoencoder reconstruction_only", "handwriting": "prepare_image",
-    "diagnosis": "Watch diagnose", "explorers": "DrawExplorer LatentExplorer"}
+    "conditional": "ConditionalConvVAE ConditionalVAE SemiSupervisedVAE rewrite "
+                   "semi_supervised",
+    "diagnosis": "Watch diagnose",
+    "explorers": "ConditionalExplorer DrawExplorer LatentExplorer"}
 
 if TYPE_CHECKING:       # for editors, which read code and do not run it
     from vae_tutorial.autoencoder import Autoencoder, reconstruction_only
+    from vae_tutorial.conditional import ConditionalConvVAE, ConditionalVAE
+    from vae_tutorial.conditional import SemiSupervisedVAE, rewrite, semi_supervised
     from vae_tutorial.conv import ConvVAE
     from vae_tutorial.data import ImageData, Split, binarize, intensities, load_data
     from vae_tutorial.diagnosis import Watch, diagnose
     from vae_tutorial.evaluation import evaluate
-    from vae_tutorial.explorers import DrawExplorer, LatentExplorer
+    from vae_tutorial.explorers import ConditionalExplorer, DrawExplorer
+    from vae_tutorial.explorers import LatentExplorer
     from vae_tutorial.generation import interpolate, manifold_grid, traverse
     from vae_tutorial.grid import sweep
     from vae_tutorial.handwriting import prepare_image

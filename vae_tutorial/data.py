@@ -25,14 +25,14 @@ from .sources import SOURCES, read_official
 #| code-fold: true
 @dataclass(frozen=True, eq=False, repr=False)
 class Split:
-    """One part of a data set.
+    """One part of a data set; `split[rows]` is some of it.
 
     Attributes
     ----------
     images : Tensor, uint8, shape (N, channels, height, width)
         Grey values as stored, 0 (empty) to 255; of colours, so much of each.
     labels : Tensor, int64, shape (N,), or None
-        The class of each image, from 0.
+        The class of each image, from 0; -1 where unknown.
     """
     images: Tensor
     labels: Tensor
@@ -45,10 +45,15 @@ class Split:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __getitem__(self, rows: slice | Tensor) -> "Split":
+        labels = None if self.labels is None else self.labels[rows]
+        return Split(self.images[rows], labels)
+
     def __repr__(self) -> str:
         return f"Split({len(self):,} images)"
 
-
+# %% ../nbs/00_data.ipynb #8234dde6
+#| code-fold: true
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageData:
     """A data set, split for training.

@@ -12,7 +12,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -26,8 +26,9 @@ from .data import ImageData, Split
 from .images import as_image_data, seems_inverted
 from .pictures import show_images
 from .runs import History, describe
-from .vae import (BaseVAE, LatentModel, VAEOutput, as_input, elbo,
-                              kl_divergence, likelihood_of, reconstruction_loss)
+from .vae import (BaseVAE, LatentModel, StandardNormal, VAEOutput,
+                              as_input, elbo, kl_divergence, likelihood_of,
+                              reconstruction_loss)
 
 # %% ../nbs/e14_diagnosis.ipynb #e1400021
 class Unseen(Exception):
@@ -138,6 +139,7 @@ class Foreign(BaseVAE):
         except Exception as error:
             raise _not_understood(model, f": {error!r}") from error
         self.latent_dim = out.mu.shape[1]
+        self.prior = StandardNormal(self)
         if outputs == "auto" and not self.probabilities:
             self.probabilities = _are_pixels(out.logits, x)
 
@@ -355,7 +357,9 @@ def _terms(m: Passes, x: Tensor, draws: int) -> Terms:
             slope += (width * eps * gradient).sum(0) / 2
             total += nats.detach()
         parts.append(total / draws)
-    rate = kl_divergence(mu, logvar).sum(1)
+    eps = torch.randn(mu.shape, generator=generator, device=mu.device)
+    with torch.no_grad():            # the draw matters where there is no closed form
+        rate = m.vae.prior.kl(mu, logvar, mu + sigma * eps).sum(1)
     return Terms(torch.cat(parts), rate, slope / draws / len(x),
                  (logvar.exp() - 1).mean(0) / 2)
 
@@ -415,6 +419,12 @@ def _dead(model: LatentModel, x: Tensor) -> dict[str, float]:
     return {name: 1 - found.float().mean().item() for name, found in awake.items()}
 
 # %% ../nbs/e14_diagnosis.ipynb #e1400049
+def _need_standard_normal(m: Passes, what: str) -> None:
+    """What is measured against N(0, I) cannot be seen with another prior."""
+    if not isinstance(m.vae.prior, StandardNormal):
+        raise Unseen(f"{what}: the prior is a {type(m.vae.prior).__name__}")
+
+
 class Measurements(Draws):
     """All that rules may ask of a model."""
 
@@ -429,6 +439,7 @@ class Measurements(Draws):
     @cached_property
     def beta(self) -> float:
         """The beta at which distortion and rate balance."""
+        _need_standard_normal(self, "the effective beta")
         slope, price = self.train.slope, self.train.price
         if price.min() > -0.15:
             raise Unseen("the effective beta: sigma is too near 1 in every dimension")
@@ -874,6 +885,7 @@ def _sigma_floor(m):
       "The aggregate posterior against the prior")
 def _holes(m):
     """Draws from the prior that fall where no image was encoded."""
+    _need_standard_normal(m, "holes in N(0, I)")
     mu, logvar = m.posterior
     if len(mu) < 10:
         raise Unseen("all codes together: they are too few")
@@ -1047,6 +1059,7 @@ def _notes(m: Measurements) -> list[str]:
     """Facts that are no fault."""
     notes = []
     with suppress(Unseen):
+        _need_standard_normal(m, "the KL by dimension")
         kl = kl_divergence(*m.posterior).mean(0)
         if not kl.isfinite().all():
             return []
@@ -1058,7 +1071,7 @@ def _notes(m: Measurements) -> list[str]:
                      "account")
     return notes
 
-# %% ../nbs/e14_diagnosis.ipynb #e1400074
+# %% ../nbs/e14_diagnosis.ipynb #e1400078
 def _as_data(data: Any, model: Any) -> ImageData:
     """Images to look at, with a train and a val part; of any range."""
     if isinstance(data, Tensor) and data.is_floating_point() and data.ndim > 1:
@@ -1073,6 +1086,15 @@ def _as_data(data: Any, model: Any) -> ImageData:
     return check_kind("data", data, ImageData, "load_data and load_images give one")
 
 
+def _of_one_class(model: Any, data: Any) -> tuple[LatentModel, ImageData]:
+    """A conditional model given its most frequent class, and the images of that."""
+    check_kind("data.train.labels", data.train.labels, Tensor, "the model needs them")
+    chosen = int(data.train.labels.bincount().argmax())
+    parts = {name: part and part[part.labels == chosen] for name in ("train", "val",
+             "test") for part in [getattr(data, name)]}
+    return model.given(chosen), replace(data, **parts)
+
+# %% ../nbs/e14_diagnosis.ipynb #e1400074
 def diagnose(model: nn.Module, data: Any, history: History | None = None, *,
              likelihood: str | Callable | None = None, outputs: str = "auto",
              n_images: int = 1000, seed: int = 0) -> Diagnosis:
@@ -1081,14 +1103,15 @@ def diagnose(model: nn.Module, data: Any, history: History | None = None, *,
     Parameters
     ----------
     model : LatentModel or nn.Module
-        Of this course, or anything that `Foreign` takes. It stays as it is.
+        Of this course, or anything that `Foreign` takes. It stays as it is. One that
+        is told the classes is looked at with the most frequent one, without history.
     data : ImageData, Split, Tensor, or what `load_images` takes
         What it was trained on, as it was fed.
     history : History, optional
         From `fit`; without it, nothing is said of the course of the training.
     likelihood : str or callable, optional
-        Of a pixel, as for `reconstruction_loss`; by default what the history says,
-        else "bernoulli".
+        Of a pixel, as for `reconstruction_loss`; by default the model's own, else what
+        the history says, else "bernoulli".
     outputs : {"auto", "logits", "probabilities"}
         What a foreign decoder gives; see `Foreign`.
     n_images : int
@@ -1107,6 +1130,9 @@ def diagnose(model: nn.Module, data: Any, history: History | None = None, *,
     data = _as_data(data, model)
     if not isinstance(model, LatentModel):
         model = Foreign(model, data.train.images[:8], outputs)
+    if model.n_classes:
+        model, data = _of_one_class(model, data)
+        history = None                     # its figures are of all classes
     if data.image_shape != model.input_shape:
         raise ValueError(f"data has images of shape {data.image_shape}, must have that "
                          f"of the model, {model.input_shape}")
@@ -1149,7 +1175,7 @@ class Watch:
         images = torch.randint(256, (64, *model.input_shape), generator=generator)
         part = Split(images.byte(), None)        # type: ignore[arg-type]
         data = ImageData(part, part, None, "made up", "own", ())
-        m = Measurements(model, data, None, "bernoulli", 64, 0)
+        m = Measurements(model.given(0), data, None, "bernoulli", 64, 0)
         with _untouched(model):
             for name in self._probes:
                 with suppress(Unseen):

@@ -21,8 +21,8 @@ from .devices import bernoulli_sum, memory_named, widen
 from .images import as_images, warn_if_inverted
 from .parallel import progress_bar
 from .runs import describe
-from .vae import (BaseVAE, LatentModel, as_input, evaluating, kl_divergence,
-                              likelihood_of, reconstruction_loss)
+from .vae import (BaseVAE, LatentModel, StandardNormal, evaluating, in_parts,
+                              kl_divergence, likelihood_of, reconstruction_loss)
 
 # %% ../nbs/03_evaluation.ipynb #2c495683
 #| code-fold: true
@@ -55,11 +55,10 @@ def reconstruction_at_mean(model: LatentModel, images: Split | Tensor, *,
         model, likelihood)
     cost = _summed(likelihood)
     real, images = likelihood not in _BOUNDED, as_images("images", images, model)
-    images, parts = check_images("images", images, model.input_shape, real), []
+    check_images("images", images, model.input_shape, real)
     with evaluating(model):
-        for part in images.split(batch_size):
-            x = as_input(part, model)
-            parts.append(cost(model.decode(model.code(x))[:, None], x[:, None])[:, 0])
+        parts = [cost(given.decode(given.code(x))[:, None], x[:, None])[:, 0]
+                 for given, x in in_parts(model, images, batch_size)]
     return torch.cat(parts).cpu()
 
 # %% ../nbs/03_evaluation.ipynb #5afe0301
@@ -80,9 +79,9 @@ def posterior(model: BaseVAE, images: Split | Tensor,
     check_kind("model", model, BaseVAE, "a point is no q(z | x), see model.code")
     batch_size = check_whole("batch_size", batch_size)
     images = as_images("images", images, model)
-    images = check_images("images", images, model.input_shape)
+    check_images("images", images, model.input_shape)
     with evaluating(model):
-        parts = [model.encode(as_input(x, model)) for x in images.split(batch_size)]
+        parts = [given.encode(x) for given, x in in_parts(model, images, batch_size)]
     mu, logvar = map(torch.cat, zip(*parts))
     return mu.cpu(), logvar.cpu()
 
@@ -102,25 +101,33 @@ def active_units(mu: Tensor, threshold: float = 0.01) -> Tensor:
     return check_rows("mu", mu).var(0, correction=0) > threshold
 
 # %% ../nbs/03_evaluation.ipynb #5fd34b5a
+def _log_ratio(prior, z, eps, logvar):
+    """log p(z) - log q(z | x) of draws z = mu + sigma * eps, (B, K, latent_dim)."""
+    if isinstance(prior, StandardNormal):        # the constants cancel
+        return 0.5 * widen(eps.square() + logvar - z.square()).sum(2)
+    log_q = -0.5 * widen(eps.square() + logvar + math.log(2 * math.pi)).sum(2)
+    return prior.log_prob(z) - log_q
+
+
 def _log_weights(model, x, mu, logvar, n_samples, cost, at_once, generator):
-    """Log weights of `n_samples` draws for intensities `x`: (B, n_samples), float64."""
+    """Log weights, and their part log p(z) - log q(z | x), (B, n_samples), float64."""
     shape, like = (n_samples, mu.shape[1]), dict(device=mu.device, dtype=mu.dtype)
     # a call for each image: its draws do not depend on how many are handled together
     eps = torch.stack([torch.randn(shape, generator=generator, **like) for _ in x])
     mu, logvar = mu[:, None], logvar[:, None]
     z = mu + (logvar / 2).exp() * eps
-    # log p(z) - log q(z | x)
-    log_ratio = 0.5 * widen(eps.square() + logvar - z.square()).sum(2)
+    log_ratio = _log_ratio(model.prior, z, eps, logvar)
     parts = []
     for part in z.split(at_once, dim=1):
         logits = model.decode(part.flatten(0, 1)).unflatten(0, part.shape[:2])
         parts.append(cost(logits, x[:, None]))
-    return (log_ratio - torch.cat(parts, dim=1)).cpu().double()    # MPS has no float64
+    log_w = log_ratio - torch.cat(parts, dim=1)
+    return log_w.cpu().double(), log_ratio.cpu().double()          # MPS has no float64
 
 # %% ../nbs/03_evaluation.ipynb #0de182a9
 #| code-fold: true
 def _stream(model, split, n_samples, likelihood, seed, at_once, progress):
-    """For a few images at a time: intensities, mu, logvar; log weights, on the CPU."""
+    """Of a few images: model, intensities, mu, logvar; what `_log_weights` gives."""
     check_kind("model", model, BaseVAE, "without q(z | x) there is no ELBO; "
                "reconstruction_at_mean takes any model with a code")
     cost, real = _summed(likelihood), likelihood not in _BOUNDED
@@ -134,12 +141,11 @@ def _stream(model, split, n_samples, likelihood, seed, at_once, progress):
     generator = torch.Generator(device).manual_seed(check_seed("seed", seed))
     done, bar = 0, progress_bar(progress, total=len(images), unit=" images")
     with evaluating(model), bar:
-        for part in images.split(max(1, at_once // n_samples)):
-            x = as_input(part, model)
+        for given, x in in_parts(model, split, max(1, at_once // n_samples)):
             with memory_named(device, f"at_once, which is {at_once}"):
-                mu, logvar = model.encode(x)
-                log_w = _log_weights(model, x, mu, logvar, n_samples, cost, at_once,
-                                     generator)
+                mu, logvar = given.encode(x)
+                log_w, log_ratio = _log_weights(given, x, mu, logvar, n_samples, cost,
+                                                at_once, generator)
             bad = (~log_w.isfinite()).nonzero()
             if len(bad):
                 image, draw = bad[0].tolist()
@@ -147,7 +153,7 @@ def _stream(model, split, n_samples, likelihood, seed, at_once, progress):
                     f"the log weight of image {done + image}, draw {draw}, is "
                     f"{log_w[image, draw].item()}: the model's weights are not finite, "
                     f"or likelihood {likelihood!r} allows no such pixels")
-            yield x, mu, logvar, log_w
+            yield given, x, mu, logvar, log_w, log_ratio
             done += len(x)
             bar.update(len(x))
 
@@ -164,7 +170,7 @@ def log_weights(model: BaseVAE, split: Split | Tensor, n_samples: int = 64, *,
     split, likelihood = (as_images("split", split, model),
                          likelihood_of(model, likelihood))
     stream = _stream(model, split, n_samples, likelihood, seed, at_once, progress)
-    return torch.cat([log_w for *_, log_w in stream])
+    return torch.cat([log_w for *_, log_w, _ in stream])
 
 
 def importance_bound(log_w: Tensor, k: int) -> Tensor:
@@ -184,6 +190,12 @@ def importance_bound(log_w: Tensor, k: int) -> Tensor:
     return (groups.logsumexp(2) - math.log(k)).mean(1)
 
 # %% ../nbs/03_evaluation.ipynb #b7d0c302
+def _variance_of_mean(draws):
+    """Variance, image by image, of the mean of its draws; NaN with one draw."""
+    n = draws.shape[1]
+    return draws.var(1) / n if n > 1 else torch.full_like(draws[:, 0], math.nan)
+
+
 def _variance_of_parts(log_w, parts):
     """Variance, image by image, between the bounds from equal `parts` of its draws."""
     k = log_w.shape[1] // parts
@@ -202,12 +214,14 @@ class Evaluation:
     """Numbers of a model on some images: means over the images, in nats per image.
 
     `loss` is the negative ELBO, the sum of `distortion`, the expected reconstruction
-    over draws of z, and `rate`, the KL from q(z | x) to the prior. `reconstruction`, at
-    z = mu, is no part of it. `nll` is the importance-weighted bound with `n_samples`
+    over draws of z, and `rate`, the KL from q(z | x) to the prior, in closed form for
+    N(0, I) and else averaged over the draws, too. `reconstruction`, at z = mu, is no
+    part of the loss. `nll` is the importance-weighted bound with `n_samples`
     draws, at most `loss`. It bounds -log p(x) where there is such a p, with "bernoulli"
     for pixels that are 0 or 1 only. `kl` is the rate and `active` the `active_units`,
-    dimension by dimension. `per_image` has the five numbers of every image, and `ess`,
-    the effective number of its draws in `nll`, from 1 to `n_samples`.
+    dimension by dimension; with another prior than N(0, I) the rate has no such parts,
+    and `kl` is the rate alone, of shape (1,). `per_image` has the five numbers of every
+    image, and `ess`, the effective number of its draws in `nll`, from 1 to `n_samples`.
 
     `errors` holds standard errors, what other images and draws would change, and
     `draw_errors` what other draws for the same images would change, the spread over
@@ -253,10 +267,15 @@ class Evaluation:
             f"median effective draws {self.per_image['ess'].median():.1f}"])
 
 # %% ../nbs/03_evaluation.ipynb #1752beca
-def _of_images(model, cost, x, mu, logvar, log_w):
+def _of_images(cost, model, x, mu, logvar, log_w, log_ratio):
     """Numbers of each image, and variances over its draws (CPU, float64)."""
     n_samples = log_w.shape[1]
-    kl = kl_divergence(mu, logvar).cpu().double()
+    # the rate by draws, which vary, or in closed form
+    kl, varying = -log_ratio.mean(1, keepdim=True), log_ratio
+    of_rate = _variance_of_mean(log_ratio)
+    if isinstance(model.prior, StandardNormal):
+        kl = kl_divergence(mu, logvar).cpu().double()
+        varying, of_rate = torch.zeros_like(log_ratio), torch.zeros_like(of_rate)
     loss = -log_w.mean(1)
     # Jensen puts nll below loss; where all weights are equal, rounding might not
     nll = torch.minimum(math.log(n_samples) - log_w.logsumexp(1), loss)
@@ -265,7 +284,8 @@ def _of_images(model, cost, x, mu, logvar, log_w):
     unknown = torch.full_like(loss, math.nan)
     return dict(loss=loss, distortion=loss - kl.sum(1), rate=kl.sum(1),
                 reconstruction=at_mean, nll=nll, ess=ess, kl=kl, mu=mu.cpu().double(),
-                variance=log_w.var(1) / n_samples if n_samples > 1 else unknown,
+                of_loss=_variance_of_mean(log_w), of_rate=of_rate,
+                of_distortion=_variance_of_mean(log_w - varying),
                 halves=_variance_of_parts(log_w, 2) if n_samples > 3 else unknown,
                 quarters=_variance_of_parts(log_w, 4) if n_samples > 3 else unknown)
 
@@ -297,20 +317,20 @@ def evaluate(model: BaseVAE, split: Split | Tensor, *, n_samples: int = 64,
     likelihood = likelihood_of(model, likelihood)
     cost, split = _summed(likelihood), as_images("split", split, model)
     stream = _stream(model, split, n_samples, likelihood, seed, at_once, progress)
-    parts = [_of_images(model, cost, *images) for images in stream]
+    parts = [_of_images(cost, *images) for images in stream]
     found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     names = ("loss", "distortion", "rate", "reconstruction", "nll")
     n = len(found["mu"])
     if likelihood in _BOUNDED:
-        few = check_images("split", split, model.input_shape)[:min(at_once or 64, 64)]
-        warn_if_inverted(model, as_input(few, model))
-    of_loss = (found["variance"].mean() / n).sqrt().item()
+        warn_if_inverted(*next(in_parts(model, split, min(at_once or 64, 64))))
+    of_loss, of_distortion, of_rate = (
+        (found[f"of_{name}"].mean() / n).sqrt().item() for name in names[:3])
     of_nll = _spread_of_bound(found["halves"], found["quarters"])
     return Evaluation(
         **{name: found[name].mean().item() for name in names},
         errors={name: found[name].std().item() / n**0.5 if n > 1 else math.nan
                 for name in names},
-        draw_errors=dict(zip(names, (of_loss, of_loss, 0.0, 0.0, of_nll))),
+        draw_errors=dict(zip(names, (of_loss, of_distortion, of_rate, 0.0, of_nll))),
         kl=found["kl"].mean(0), active=active_units(found["mu"]),
         per_image={name: found[name] for name in (*names, "ess")},
         n_samples=int(n_samples), seed=int(seed), likelihood=likelihood)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LatentExplorer', 'InterpolationExplorer', 'EmbeddingExplorer', 'BetaExplorer', 'ReparameterizationExplorer',
-           'DrawExplorer']
+           'DrawExplorer', 'ConditionalExplorer']
 
 # %% ../nbs/e11_explorers.ipynb #60c54c4a
 import math
@@ -23,6 +23,7 @@ from traitlets import TraitError
 
 from .checks import (
     as_number, check_images, check_kind, check_points, check_seed, check_whole)
+from .conditional import Conditional
 from .data import ImageData, intensities, load_data
 from .evaluation import active_units, evaluate, posterior
 from .generation import decode_images, lerp, manifold_grid, slerp, traverse
@@ -31,11 +32,11 @@ from .latent_space import encodings, nearest_neighbours, pca, tsne
 from .pictures import scatter
 from .vae import (
     BaseVAE, LatentModel, as_input, evaluating, kl_divergence, reconstruction_loss)
-from vae_tutorial.widgets import (
+from .widgets import (
     Decoder, Encoder, Explorer, Number, Numbers, Whole, Within, backdrop,
-    check_drawable, child, children, class_traits, classes_of, figure_png, finite_codes,
-    first_of_each_class, float_bytes, front_end, on_paper, png, shared, sheet,
-    shown_images)
+    check_drawable, check_one_class, child, children, class_traits, classes_of,
+    figure_png, finite_codes, first_of_each_class, float_bytes, front_end, on_paper,
+    png, shared, sheet, shown_images)
 
 # Still pictures look the same whatever style a page has chosen.
 _STYLE = ("vae_tutorial.static.style", {"savefig.bbox": None})
@@ -43,7 +44,7 @@ _STYLE = ("vae_tutorial.static.style", {"savefig.bbox": None})
 # %% ../nbs/e11_explorers.ipynb #10c0921c
 def _encoded(model, split, data):
     """Where images lie, how far out they reach, and one of each class to start from."""
-    codes, starts = finite_codes(model, split.images), first_of_each_class(split.labels)
+    codes, starts = finite_codes(model, split), first_of_each_class(split.labels)
     state = {"points": float_bytes(codes if model.latent_dim == 2 else codes[:0]),
              "point_labels": split.labels.byte().numpy().tobytes(),
              "reach": max(3.0, math.ceil(codes.abs().max())),
@@ -52,7 +53,7 @@ def _encoded(model, split, data):
              "start_names": [classes_of(data)[split.labels[i]] for i in starts],
              **class_traits(data)}
     if isinstance(model, BaseVAE):
-        mu, logvar = posterior(model, split.images)
+        mu, logvar = posterior(model, split)
         kl = kl_divergence(mu, logvar).mean(0)
         state |= {"kl": kl.tolist(), "active": active_units(mu).tolist(),
                   "order": kl.argsort(descending=True).tolist()}
@@ -66,24 +67,59 @@ def _manifold(model, reach, pixels=448):
     return backdrop(manifold_grid(model, n, (-edge, edge)), n)
 
 # %% ../nbs/e11_explorers.ipynb #c6a96b1b
-def _latent_state(model, data, n):
+def _code_state(model, data, n):
+    """Where images lie, if there are any, and a slider for each dimension."""
     state: dict[str, Any] = {
-        "decoder": shared(Decoder(model)), "reach": 4.0,
-        "order": list(range(model.latent_dim)), "active": [True] * model.latent_dim}
+        "reach": 4.0, "order": list(range(model.latent_dim)),
+        "active": [True] * model.latent_dim, "z": [0.0] * model.latent_dim}
     if data is not None:
         state |= _encoded(model, shown_images(model, data, n), data)
     reach = state["reach"]
     state["sliders"] = [
         FloatSlider(min=-reach, max=reach, step=0.01, description=f"z{number}")
         for number in state["order"]]
+    return state
+
+
+def _latent_state(model, data, n):
+    decoder = shared(Decoder(model))
+    check_one_class("model", model)
+    state = {"decoder": decoder, **_code_state(model, data, n)}
     if model.latent_dim == 2:
-        state["manifold"] = _manifold(model, reach)
+        state["manifold"] = _manifold(model, state["reach"])
         if data is not None:
             state["layer_control"] = ToggleButtons(options=LatentExplorer.layer.values)
     return state
 
+# %% ../nbs/e11_explorers.ipynb #5ad3c1e7
+class _CodeTraits(traitlets.HasTraits):
+    """A code to move, and what helps to find the way."""
+
+    z = Numbers(traitlets.Float()).tag(sync=True)
+    reach = traitlets.Float(4.0).tag(sync=True)
+    decoder = child(Decoder)
+    sliders = children(FloatSlider)
+    kl = traitlets.List(traitlets.Float()).tag(sync=True)
+    active = traitlets.List(traitlets.Bool()).tag(sync=True)
+    order = traitlets.List(traitlets.Int()).tag(sync=True)
+    start_codes = traitlets.Bytes().tag(sync=True)
+    start_images = traitlets.Bytes().tag(sync=True)
+    start_names = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    points = traitlets.Bytes().tag(sync=True)
+    point_labels = traitlets.Bytes().tag(sync=True)
+    class_names = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    class_colors = traitlets.List(traitlets.Unicode()).tag(sync=True)
+
+    @traitlets.validate("z")
+    def _check_z(self, proposal):
+        z, count = proposal["value"], self.decoder.latent_dim
+        if len(z) != count or not all(abs(value) <= self.reach for value in z):
+            raise TraitError(f"z is {z}, must be {count} numbers, one for each latent "
+                             f"dimension, from -{self.reach:g} to {self.reach:g}")
+        return z
+
 # %% ../nbs/e11_explorers.ipynb #686d0e80
-class LatentExplorer(Explorer):
+class LatentExplorer(_CodeTraits, Explorer):
     """A point of the latent space to move, and the image that is decoded there.
 
     Two dimensions are a plane to drag on with mouse, finger or arrow keys, over the
@@ -100,42 +136,20 @@ class LatentExplorer(Explorer):
         plane, the order of the sliders, and the images to start from.
     """
 
-    _esm = front_end("network.js", "interface.js", "latent.js")
-    z = Numbers(traitlets.Float()).tag(sync=True)
-    reach = traitlets.Float(4.0).tag(sync=True)
-    decoder = child(Decoder)
-    sliders = children(FloatSlider)
-    kl = traitlets.List(traitlets.Float()).tag(sync=True)
-    active = traitlets.List(traitlets.Bool()).tag(sync=True)
-    order = traitlets.List(traitlets.Int()).tag(sync=True)
-    start_codes = traitlets.Bytes().tag(sync=True)
-    start_images = traitlets.Bytes().tag(sync=True)
-    start_names = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    _esm = front_end("network.js", "interface.js", "codes.js", "latent.js")
     layer = traitlets.Enum(["manifold", "images", "both"], "manifold").tag(sync=True)
     layer_control = child(ToggleButtons, allow_none=True)
     manifold = traitlets.Bytes().tag(sync=True)
-    points = traitlets.Bytes().tag(sync=True)
-    point_labels = traitlets.Bytes().tag(sync=True)
-    class_names = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    class_colors = traitlets.List(traitlets.Unicode()).tag(sync=True)
 
     def __init__(self, model: LatentModel, data: ImageData | None = None,
                  n: int = 1000) -> None:
-        super().__init__(**_latent_state(model, data, n), z=[0.0] * model.latent_dim)
+        super().__init__(**_latent_state(model, data, n))
         if model.latent_dim == 2:
             self._picture, self._heights = _manifold(model, 3.0, 280), (555, 890)
         else:
             start, along = torch.zeros(model.latent_dim), torch.linspace(-3, 3, 9)
             walk = traverse(model, start, self.order[:8], along).flatten(0, 1)
             self._picture, self._heights = backdrop(walk, 9), (485, 630)
-
-    @traitlets.validate("z")
-    def _check_z(self, proposal):
-        z, count = proposal["value"], self.decoder.latent_dim
-        if len(z) != count or not all(abs(value) <= self.reach for value in z):
-            raise TraitError(f"z is {z}, must be {count} numbers, one for each latent "
-                             f"dimension, from -{self.reach:g} to {self.reach:g}")
-        return z
 
     def _still(self):
         what = "the plane of" if len(self.z) == 2 else "a walk along the dimensions of"
@@ -168,6 +182,7 @@ class InterpolationExplorer(Explorer):
 
     def __init__(self, model: LatentModel, images: Tensor) -> None:
         decoder = shared(Decoder(model))
+        check_one_class("model", model)
         images = check_images("images", images, model.input_shape)
         if not 2 <= len(images) <= 20:
             raise ValueError(f"images has {len(images)} images, must have from 2 to 20")
@@ -302,6 +317,7 @@ class EmbeddingExplorer(_EmbeddingTraits, Explorer):
                  maps: Mapping[str, Tensor | ArrayLike] | None = None,
                  split: str | None = None) -> None:
         decoder = shared(Decoder(model))
+        check_one_class("model", model)
         shown = shown_images(model, data, check_whole("n", n, low=2), split)
         if len(shown) < 2:
             raise ValueError("data has 1 image to show, must have at least 2")
@@ -344,8 +360,9 @@ def _checked_sweep(models):
         check_kind(f"models[{key!r}]", model, BaseVAE, "its rate needs q(z | x)")
     ordered = {float(key): models[key] for key in sorted(models)}
     lowest, first = next(iter(ordered.items()))
-    check_drawable(f"models[{lowest:g}]", first)
     for beta, model in ordered.items():
+        check_drawable(f"models[{beta:g}]", model)
+        check_one_class(f"models[{beta:g}]", model)
         for name in ("input_shape", "latent_dim"):
             found, wanted = getattr(model, name), getattr(first, name)
             if found != wanted:
@@ -547,6 +564,8 @@ def _costs(model, mu, logvar, images):
 def _draw_state(model, data, n):
     """What travels along: both halves of the model, and test digits with codes."""
     check_kind("model", model, BaseVAE, "a drawing is shown with q(z | x)")
+    check_drawable("model", model)
+    check_one_class("model", model)
     if model.input_shape != (1, 28, 28):
         raise ValueError(f"model has input_shape {model.input_shape}, must be "
                          "(1, 28, 28): a drawing becomes an image such as MNIST's")
@@ -575,8 +594,30 @@ def _draw_still(model, image, images, codes):
     small = torch.cat([intensities(images[near]), empty])
     return png(255 - np.concatenate([sheet(large, 2), sheet(small, 4)], axis=1))
 
+# %% ../nbs/e11_explorers.ipynb #b7e0c95a
+class _Sheet(traitlets.HasTraits):
+    """A drawing, and the image that it becomes."""
+
+    strokes = Numbers(traitlets.List(traitlets.List(traitlets.Float()))).tag(sync=True)
+
+    @traitlets.validate("strokes")
+    def _check_strokes(self, proposal):
+        strokes = proposal["value"]
+        for stroke in strokes:
+            inside = [len(point) == 2 and all(0 <= at <= 1 for at in point)
+                      for point in stroke]
+            if not inside or not all(inside):
+                raise TraitError(f"strokes holds {stroke!r:.60}, must hold lists of at "
+                                 "least one point (x, y), both from 0 to 1")
+        return strokes
+
+    @property
+    def image(self) -> Tensor:
+        """The drawing as a model takes it, uint8, shape (1, 28, 28)."""
+        return torch.from_numpy(centred(draw_strokes(self.strokes)))[None]
+
 # %% ../nbs/e11_explorers.ipynb #e5308b71
-class DrawExplorer(Explorer):
+class DrawExplorer(_Sheet, Explorer):
     """A sheet to draw a digit on, and what a VAE makes of it.
 
     The drawing is centred as MNIST was and encoded. Shows the posterior, reconstruction
@@ -592,8 +633,8 @@ class DrawExplorer(Explorer):
         the embedded sample of MNIST.
     """
 
-    _esm = front_end("network.js", "interface.js", "handwriting.js", "draw.js")
-    strokes = Numbers(traitlets.List(traitlets.List(traitlets.Float()))).tag(sync=True)
+    _esm = front_end("network.js", "interface.js", "handwriting.js", "sheet.js",
+                     "draw.js")
     encoder = child(Encoder)
     decoder = child(Decoder)
     images = traitlets.Bytes().tag(sync=True)
@@ -613,25 +654,83 @@ class DrawExplorer(Explorer):
         self._heights = (860, 1570) if model.latent_dim == 2 else (695, 1335)
         super().__init__(**state)
 
-    @traitlets.validate("strokes")
-    def _check_strokes(self, proposal):
-        strokes = proposal["value"]
-        for stroke in strokes:
-            inside = [len(point) == 2 and all(0 <= at <= 1 for at in point)
-                      for point in stroke]
-            if not inside or not all(inside):
-                raise TraitError(f"strokes holds {stroke!r:.60}, must hold lists of at "
-                                 "least one point (x, y), both from 0 to 1")
-        return strokes
-
-    @property
-    def image(self) -> Tensor:
-        """The drawing as a model takes it, uint8, shape (1, 28, 28)."""
-        return torch.from_numpy(centred(draw_strokes(self.strokes)))[None]
-
     def _still(self):
         image = self.image if self.strokes else self._shown.images[0]
         what, near = "drawing" if self.strokes else "digit", min(8, len(self._codes))
         return _draw_still(self._model, image, self._shown.images, self._codes), (
             f"Draw explorer: a {what} as the model sees it, its reconstruction, and "
             f"the {near} test digits whose codes lie nearest.")
+
+# %% ../nbs/e11_explorers.ipynb #d81f6b3e
+def _conditional_state(model, data, n):
+    check_kind("model", model, Conditional, "LatentExplorer shows one class")
+    every, shown = model.given(torch.arange(model.n_classes)), len(classes_of(data))
+    if shown != model.n_classes:
+        raise ValueError(f"data has {shown} classes, must have {model.n_classes}, as "
+                         "the model has")
+    return {"decoder": shared(Decoder(every)), "encoder": shared(Encoder(every)),
+            **_code_state(model, data, n)}
+
+
+def _conditional_heights(model):
+    """Pixels for the explorer, where there is room and where it is narrow."""
+    plane, rows = model.latent_dim == 2, math.ceil(model.n_classes / 5)
+    wide, narrow = (440 if plane else 32 * min(model.latent_dim, most)
+                    for most in (15, 9))
+    wide = max(wide, 170 + 88 * rows) + 16
+    if model.input_shape != (1, 28, 28):
+        return wide + 42 + 66 * rows, narrow + 252 + 177 * rows
+    return wide + max(480, 292 + 66 * rows), narrow + 890 + 215 * rows
+
+# %% ../nbs/e11_explorers.ipynb #0e57c4a9
+class ConditionalExplorer(_CodeTraits, _Sheet, Explorer):
+    """A style to move, or to draw, and the images of all classes in that style.
+
+    The style is a point of a plane, or as many sliders as the latent space has
+    dimensions. Images of 28 x 28 grey values can be drawn, too: the drawing is encoded
+    as the class whose bound is the highest, or as the reader says, and decoded as each.
+    The traits can be set and observed: `z`, the style; `label`, the class that is
+    large; and, as in `DrawExplorer`, `strokes`, of which the browser makes `z`.
+
+    Parameters
+    ----------
+    model : Conditional
+        Such as a trained `ConditionalVAE`, of layers that `Network` takes; on any
+        device.
+    data : ImageData
+        Its first `n` test (or else validation) images give the points of the plane, the
+        order of the sliders, and the styles to start from.
+    """
+
+    _esm = front_end("network.js", "interface.js", "codes.js", "handwriting.js",
+                     "sheet.js", "conditional.js")
+    label = Whole().tag(sync=True)
+    encoder = child(Encoder)
+
+    def __init__(self, model: Conditional, data: ImageData, n: int = 1000) -> None:
+        super().__init__(**_conditional_state(model, data, n))
+        self._model = model
+        self._heights = _conditional_heights(model)
+
+    @traitlets.validate("label")
+    def _check_label(self, proposal):
+        label, last = proposal["value"], len(self.class_names) - 1
+        if not 0 <= label <= last:
+            raise TraitError(f"label is {label}, must be from 0 to {last}")
+        return label
+
+    @property
+    def images(self) -> Tensor:
+        """The style in every class, intensities of shape (n_classes, *input_shape)."""
+        every = self._model.given(torch.arange(len(self.class_names)))
+        codes = torch.tensor(self.z).expand(len(self.class_names), -1)
+        return decode_images(every, codes).float().cpu()
+
+    def _still(self):
+        images = self.images
+        large = images[self.label, None].repeat_interleave(2, 2).repeat_interleave(2, 3)
+        row = sheet(images, math.ceil(len(images) / 2))
+        name, z = self.class_names[self.label], ", ".join(f"{at:.2f}" for at in self.z)
+        return png(on_paper(np.concatenate([sheet(large, 1), row], axis=1))), (
+            f"Conditional explorer: class {name} in the style z = ({z}), and beside it "
+            f"all {len(images)} classes in the same style.")

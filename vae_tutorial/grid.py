@@ -195,8 +195,13 @@ def _train_run(data, member, bar, count):
 def _open_folder(folder, data, grid, shared, member, first):
     """Note what all runs have in common, or see that the folder says the same."""
     asked = {"model": member.model_class.__name__, "varied": ", ".join(grid)}
-    asked |= {f"{name} images": fingerprint(getattr(data, name).images)
-              for name in ("train", "val")}
+    with torch.device("meta"):
+        model = member.model()
+    for name in ("train", "val"):
+        part = getattr(data, name)
+        asked[f"{name} images"] = fingerprint(part.images)
+        if model.n_classes:
+            asked[f"{name} labels"] = fingerprint(part.labels)
     # what "auto" and the usual learning rate stand for, unless the grid decides
     recipe = settled(member.recipe(), as_device(shared.get("device")))
     known: dict[str, Any] = {"precision": recipe.precision}

@@ -553,12 +553,14 @@ def _settings_of(source, model):
 def as_image_data(data: Any, model: Any = None) -> Any:
     """The data to train a model on: an `ImageData`, or one of what `load_images` takes.
 
-    Of images that are not split, a tenth validates; their labels are left out. What is
-    neither is given back, for `check_data` to refuse.
+    Of images that are not split, a tenth validates; their labels are left out, unless
+    the model must be told them. What is neither is given back, for `check_data` to
+    refuse.
     """
     if isinstance(data, _TAKEN):
         settings = _settings_of(data, model)
-        return load_images(data, **settings, labels=None, test_fraction=0)
+        labels = "auto" if getattr(model, "n_classes", 0) else None
+        return load_images(data, **settings, labels=labels, test_fraction=0)
     return data
 
 

@@ -22,7 +22,7 @@ from .data import Split
 from .devices import widen
 from .images import as_images
 from .pictures import CLASS_COLORS, scatter                # noqa: F401
-from .vae import LatentModel, as_input, evaluating
+from .vae import LatentModel, evaluating, in_parts
 
 _Points = Tensor | ArrayLike
 
@@ -37,9 +37,9 @@ def encodings(model: LatentModel, images: Split | Tensor,
     check_kind("model", model, LatentModel, "it gives each image a code")
     batch_size = check_whole("batch_size", batch_size)
     images = as_images("images", images, model)
-    images = check_images("images", images, model.input_shape)
+    check_images("images", images, model.input_shape)
     with evaluating(model):
-        parts = [model.code(as_input(part, model)) for part in images.split(batch_size)]
+        parts = [given.code(x) for given, x in in_parts(model, images, batch_size)]
         return widen(torch.cat(parts)).cpu()
 
 # %% ../nbs/05_latent_space.ipynb #f78512a5

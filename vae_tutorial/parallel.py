@@ -120,8 +120,11 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.objective, self.learned = model, objective, learned
 
-    def forward(self, *args: Any) -> Any:
-        return self.objective(self.model, *args)
+    def forward(self, x: Tensor, beta: Any, generator: torch.Generator,
+                labels: Tensor | None = None) -> Any:
+        model: Any = self.model
+        model = model if labels is None else model.given(labels)
+        return self.objective(model, x, beta, generator)
 
 
 def shared(objective: Callable, model: nn.Module, learned: nn.Module) -> Callable:
@@ -133,8 +136,10 @@ def shared(objective: Callable, model: nn.Module, learned: nn.Module) -> Callabl
     @functools.wraps(objective, updated=())
     def of_batch(model, x, beta, generator):
         rows, weight = share(len(x), rank, world)
+        labels = getattr(model, "labels", None)
+        labels = labels if labels is None else labels[rows]
         with SameDraws(generator, len(x), own, rows):
-            terms = module(x[rows], beta, own)
+            terms = module(x[rows], beta, own, labels)
         mine = weight * stacked_terms(terms)
         total = mine.detach().clone()
         dist.all_reduce(total)

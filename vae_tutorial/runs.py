@@ -34,9 +34,10 @@ from . import files, parallel
 from .checks import (as_number, check_choice, check_images, check_kind,
                                  check_number, check_same_shape, check_seed,
                                  check_whole, plain)
-from .data import ImageData
+from .data import ImageData, Split
 from .devices import at_precision, has_native_bf16, place
-from .vae import Elbo, LatentModel, as_input, elbo, evaluating
+from .vae import (Elbo, LatentModel, StandardNormal, elbo, evaluating,
+                              in_parts)
 
 # %% ../nbs/e06_runs.ipynb #5b54d3ba
 class Trace:
@@ -400,13 +401,14 @@ def _leaves(loss):
 class State:
     """All that a training must remember to be continued to the same bits.
 
-    The model is on the device of `images` and `val`, the images to train on and those
+    The model is on the device of `train` and `val`, the images to train on and those
     to validate with, and the recipe is settled (see `settled`).
     """
 
-    def __init__(self, model: Any, images: Tensor, val: Tensor, recipe: Any,
+    def __init__(self, model: Any, train: Split, val: Split, recipe: Any,
                  epochs: int, patience: int | None = None) -> None:
-        self.model, self.images, self.val, self.recipe = model, images, val, recipe
+        self.model, self.train, self.val, self.recipe = model, train, val, recipe
+        self.images = images = train.images
         self.epochs, self.patience = epochs, patience
         self.history = History(settings=in_words(recipe, model, epochs))
         learned = parallel.module_of(recipe.objective)
@@ -422,8 +424,12 @@ class State:
 
     def fingerprints(self) -> dict[str, str]:
         """By what the images are known again, when the run is continued."""
-        return {"images": files.fingerprint(self.images),
-                "val images": files.fingerprint(self.val)}
+        found = {"images": files.fingerprint(self.images),
+                 "val images": files.fingerprint(self.val.images)}
+        if self.train.labels is not None:
+            found |= {"labels": files.fingerprint(self.train.labels),
+                      "val labels": files.fingerprint(self.val.labels)}
+        return found
 
     def weights(self) -> dict[str, Tensor]:
         """A copy of all weights and buffers as they are now."""
@@ -659,6 +665,8 @@ def in_words(recipe: Recipe, model: LatentModel, epochs: int) -> dict[str, Any]:
     words = {name: getattr(recipe, name) for name in names}
     words |= {name: describe(word) for name, word in words.items() if callable(word)}
     words["model"] = f"{type(model).__name__} {model.config}"
+    if not isinstance(model.prior, StandardNormal):
+        words["prior"] = f"{type(model.prior).__name__} {model.prior.config}"
     if model.likelihood is not None:
         words["likelihood"] = describe(model.likelihood)
     if recipe.optimizer is torch.optim.Adam:
@@ -690,7 +698,7 @@ def _check_part(name: str, part: Any, shape: tuple, n_classes: int) -> None:
                       "every one of them read?", stacklevel=6)
     if isinstance(labels, Tensor) and len(labels) and n_classes:
         low, high = int(labels.min()), int(labels.max())
-        if not 0 <= low <= high < n_classes:
+        if not -1 <= low <= high < n_classes:
             mend = ": labels - 1" if (low, high) == (1, n_classes) else ""
             raise ValueError(f"{name}.labels go from {low} to {high}, must be from 0 "
                              f"to {n_classes - 1}, as data has class_names{mend}")
@@ -701,9 +709,10 @@ def check_data(model: LatentModel, data: ImageData, batch_size: int = 1) -> None
     """Raise unless a model can be trained on these images."""
     check_kind("model", model, LatentModel, "such as VAE()")
     check_kind("data", data, ImageData, "load_data and load_images give one")
-    for part in ("train", "val"):
-        _check_part(f"data.{part}", getattr(data, part), model.input_shape,
-                    len(data.class_names))
+    for name in ("train", "val"):
+        part = getattr(data, name)
+        _check_part(f"data.{name}", part, model.input_shape, len(data.class_names))
+        model.given(part.labels)           # refuses labels that it cannot use
     one_left = batch_size == 1 or len(data.train) % batch_size == 1
     if one_left and any(isinstance(each, nn.BatchNorm1d) for each in model.modules()):
         raise ValueError(f"batch_size is {batch_size}, which leaves a last batch of "
@@ -711,7 +720,7 @@ def check_data(model: LatentModel, data: ImageData, batch_size: int = 1) -> None
                          "take another batch_size, or leave out an image")
 
 
-def try_out(model: LatentModel, images: Tensor, objective: Callable[..., Elbo]) -> None:
+def try_out(model: LatentModel, some: Split, objective: Callable[..., Elbo]) -> None:
     """Raise unless a model gives what its objective needs; warn if it gives images."""
     like, rng = next(model.parameters()), torch.Generator().manual_seed(0)
     # far out: there logits leave [0, 1] by far, and what a sigmoid gives does not
@@ -723,8 +732,9 @@ def try_out(model: LatentModel, images: Tensor, objective: Callable[..., Elbo]) 
                         "model.float() makes it so")
     needed = ("logits", "mu", "logvar") if asked is elbo else ()
     with evaluating(model), torch.random.fork_rng(devices=[]):
-        logits, own = model.decode(z.to(like)), torch.Generator(like.device)
-        out = model(as_input(images, model), own) if needed else None
+        given, x = next(in_parts(model, some))
+        logits, own = given.decode(z.to(like)), torch.Generator(like.device)
+        out = given(x, own) if needed else None
     if 0 <= logits.min() < logits.max() <= 1:
         warnings.warn("model.decode gives numbers from 0 to 1 alone, must give logits, "
                       "any real numbers: if it ends in a sigmoid, leave that out",
@@ -736,14 +746,20 @@ def try_out(model: LatentModel, images: Tensor, objective: Callable[..., Elbo]) 
                         "objective=reconstruction_only trains a model without q(z | x)")
 
 # %% ../nbs/e06_runs.ipynb #77532590
+def _placed(model, part, device):
+    """Images on a device, with their labels if the model must be told the classes."""
+    labels: Any = part.labels.to(device) if model.n_classes else None
+    return Split(part.images.to(device), labels)
+
+
 def begin(model: LatentModel, data: ImageData, epochs: int, recipe: Recipe,
           device: torch.device, patience: int | None = None) -> Run:
     """The run of a recipe before its first step, with the model on the device."""
     parallel.join(device)       # under torchrun, this is where a process gets its GPU
     epochs, recipe = check_whole("epochs", epochs), settled(recipe, device)
     check_data(model, data, recipe.batch_size)
-    try_out(model, data.train.images[:2], recipe.objective)
-    train, val = (part.images.to(device) for part in (data.train, data.val))
+    try_out(model, data.train[:2], recipe.objective)
+    train, val = (_placed(model, part, device) for part in (data.train, data.val))
     patience = None if patience is None else check_whole("patience", patience)
     run = Run(place(model, device), train, val, recipe, epochs, patience)
     warn_unless_it_settles(run)

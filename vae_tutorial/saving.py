@@ -21,7 +21,7 @@ from . import files
 from .checks import check_choice, check_kind, plain
 from .parallel import module_of
 from .runs import History
-from .vae import LatentModel
+from .vae import LatentModel, Prior, StandardNormal
 
 # %% ../nbs/e08_saving.ipynb #9cfdb6d7
 def arguments_of(model_class: type) -> dict[str, Any]:
@@ -31,17 +31,18 @@ def arguments_of(model_class: type) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.kind in named}
 
 
-def config_of(model: Any) -> dict[str, Any]:
-    """The arguments from which a model, or its likelihood, can be built again.
+def config_of(part: Any) -> dict[str, Any]:
+    """The arguments from which a model, its prior or likelihood can be built again.
 
-    They are seen to be complete.
+    They are seen to be complete. Those of a prior are without the first, the model.
     """
-    names, whose = arguments_of(type(model)), f"the config of {type(model).__name__}"
-    missing = [name for name in names if name not in model.config]
+    names, whose = [*arguments_of(type(part))], f"the config of {type(part).__name__}"
+    names = names[1:] if isinstance(part, Prior) else names
+    missing = [name for name in names if name not in part.config]
     if missing:
         raise ValueError(f"{whose} lacks {', '.join(missing)}: hand it on, "
                          f"super().__init__(..., {missing[0]}={missing[0]})")
-    return _said(whose, {name: model.config[name] for name in names})
+    return _said(whose, {name: part.config[name] for name in names})
 
 
 def _said(name, value):
@@ -61,7 +62,7 @@ def save_model(model: LatentModel, path: str | Path, history: History | None = N
     ----------
     model : LatentModel
         Its `config` must name all arguments of its constructor, which must build all
-        its layers: `load_model` builds it so, and its `likelihood` in the same way.
+        its layers: `load_model` builds it so, and its `prior` and `likelihood` too.
     path : str or Path
         Usually ends in `.safetensors`; replaced in one piece if it exists.
     history : History, optional
@@ -75,9 +76,9 @@ def save_model(model: LatentModel, path: str | Path, history: History | None = N
     check_kind("model", model, LatentModel, "such as VAE()")
     notes = {name: _said(name, value) for name, value in notes.items()}
     parts = _parts_of(model)
-    named, *more = [dict(model=kind.__name__, module=kind.__module__, config=config)
-                    for kind, config in parts]
-    notes |= named | dict(zip(["model.likelihood"], more))
+    for name, (kind, config) in parts.items():
+        said = dict(model=kind.__name__, module=kind.__module__, config=config)
+        notes |= said if name == "model" else {name: said}
     notes |= dict(history=None if history is None else history.to_dict(),
                   version=vae_tutorial.__version__, torch=torch.__version__)
     tensors = model.state_dict()
@@ -106,7 +107,8 @@ def load_model(path: str | Path, model_class: type[LatentModel] | None = None, *
     path : str or Path
         The file.
     model_class : type, optional
-        Class of the model; by default the one of that name which is defined here.
+        Class of the model; by default the one of that name which is defined here, as
+        for its prior and likelihood.
     objective : nn.Module or a method of one, optional
         Gets the parameters that were saved with the model.
     """
@@ -119,21 +121,20 @@ def load_model(path: str | Path, model_class: type[LatentModel] | None = None, *
         raise ValueError(f"{path} is a checkpoint of a training: continue it with "
                          "fit(..., checkpoint=its folder, resume=True)")
     with files.as_damage(path):  # guard: notes-fit
-        saved = notes["history"]
-        (kept, home, config), *more = [
-            (check_kind("model", each["model"], str, "the name of a class"),
-             each.get("module", ""), each["config"])
-            for each in (notes, notes.get("model.likelihood")) if each]
-    found = model_class or _class_named(LatentModel, kept, home, path)
-    if kept != found.__name__:
-        raise ValueError(f"model_class is {found.__name__}, but {path} holds a {kept}")
+        saved, said = notes["history"], _said_parts(notes)
+    parts = {name: (_class_named(_BASES[name](), kept, home, path), config)
+             for name, (kept, home, config) in said.items()
+             if name != "model" or model_class is None}
+    if model_class is not None:
+        kept, _, config = said["model"]
+        if kept != model_class.__name__:
+            raise ValueError(f"model_class is {model_class.__name__}, but {path} holds "
+                             f"a {kept}")
+        parts["model"] = model_class, config
     own = {name.removeprefix("objective/"): tensors.pop(name)
            for name in list(tensors) if name.startswith("objective/")}
     if objective is not None:
         module_of(objective).load_state_dict(own)
-    parts = [(found, config)]
-    for name, home, config in more:
-        parts.append((_class_named(_likelihood(), name, home, path), config))
     with files.as_damage(path):
         history = None if saved is None else History.from_dict(saved)
         _check_parts(parts, tensors)
@@ -144,7 +145,7 @@ def load_model(path: str | Path, model_class: type[LatentModel] | None = None, *
 # %% ../nbs/e08_saving.ipynb #67f696af
 def _class_named(base, name, home, path):
     """The subclass of this name: from its module, else the package, else any."""
-    for module in ("autoencoder", "conv"):
+    for module in ("autoencoder", "conv", "conditional", "priors"):
         importlib.import_module(f"vae_tutorial.{module}")
     known = [each for each in _subclasses(base) if each.__name__ == name]
     if not known:
@@ -161,12 +162,51 @@ def _subclasses(of):
         yield each
         yield from _subclasses(each)
 
+# %% ../nbs/e08_saving.ipynb #67f696b0
+# what a file can say of a model: itself, and what it was given
+_BASES = {"model": lambda: LatentModel, "model.prior": lambda: Prior,
+          "model.likelihood": lambda: importlib.import_module(
+              "vae_tutorial.likelihoods").Likelihood}
 
+
+def _said_parts(notes):
+    """Name and home of the class, and config, of each part that a file tells of."""
+    said = {"model": notes} | {name: notes[name] for name in _BASES if name in notes
+                               and name != "model"}
+    return {name: (check_kind(name, each["model"], str, "the name of a class"),
+                   each.get("module", ""), each["config"])
+            for name, each in said.items()}
+
+
+def _parts_of(model):
+    """Class and config of a model, and of a prior and a likelihood it was given."""
+    parts = {"model": model}
+    if not isinstance(model.prior, StandardNormal):
+        parts["model.prior"] = model.prior
+    if model.likelihood is not None:
+        parts["model.likelihood"] = check_kind(
+            "model.likelihood", model.likelihood, _BASES["model.likelihood"](),
+            "load_model can build it again")
+    return {name: (type(part), config_of(part)) for name, part in parts.items()}
+
+
+def _built(parts):
+    model_class, config = parts["model"]
+    model = model_class(**config)
+    if "model.prior" in parts:
+        prior, config = parts["model.prior"]
+        model.prior = prior(model, **config)
+    if "model.likelihood" in parts:
+        likelihood, config = parts["model.likelihood"]
+        model.likelihood = likelihood(**config)
+    return model
+
+# %% ../nbs/e08_saving.ipynb #c4a1e7d5
 def _check_parts(parts, tensors):
     """Raise unless a model built from its parts has the shapes of the weights."""
-    model_class, config = parts[0]
-    ours = model_class.__module__.startswith("vae_tutorial.")
-    claimed = _sizes(config) if ours else 0
+    ours = all(kind.__module__.startswith("vae_tutorial.")
+               for kind, _ in parts.values())
+    claimed = sum(_sizes(config) for _, config in parts.values()) if ours else 0
     if claimed > sum(t.numel() for t in tensors.values()):  # guard: absurd-sizes
         raise ValueError("its config is not that of its weights")
     try:
@@ -186,28 +226,6 @@ def _sizes(value):
     if isinstance(value, list):
         return sum(map(_sizes, value))
     return abs(value) if type(value) is int else 0
-
-# %% ../nbs/e08_saving.ipynb #c4a1e7d5
-def _likelihood():
-    return importlib.import_module("vae_tutorial.likelihoods").Likelihood
-
-
-def _parts_of(model):
-    """Class and config of a model, and of its likelihood, if it has one."""
-    if model.likelihood is None:
-        return [(type(model), config_of(model))]
-    own = check_kind("model.likelihood", model.likelihood, _likelihood(),
-                     "load_model can build it again")
-    return [(type(part), config_of(part)) for part in (model, own)]
-
-
-def _built(parts):
-    """A model of its parts."""
-    (model_class, config), *more = parts
-    model = model_class(**config)
-    for likelihood, settings in more:
-        model.likelihood = likelihood(**settings)
-    return model
 
 # %% ../nbs/e08_saving.ipynb #e859a777
 _PRETRAINED = Path(vae_tutorial.__file__).parent / "pretrained"

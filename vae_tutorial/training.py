@@ -19,14 +19,14 @@ from IPython.display import display
 from torch import Tensor
 
 from .checks import check_kind, check_number, check_seed, check_whole
-from .data import ImageData, intensities, show_images
+from .data import ImageData, Split, intensities, show_images
 from .devices import as_device, memory_named
 from .images import as_image_data
 from .parallel import module_of
 from .runs import LR_SCHEDULES, Epoch, constant, one_cycle      # noqa: F401
 from .runs import ConstantBeta as ConstantBeta
 from .runs import History, Recipe, begin, check_ramp, finishing, under_way
-from .vae import Elbo, LatentModel, as_input, elbo, evaluating
+from .vae import Elbo, LatentModel, elbo, evaluating, in_parts
 
 # %% ../nbs/02_training.ipynb #ba31eb95
 #| code-fold: true
@@ -112,7 +112,7 @@ class CyclicalBeta:
 
 # %% ../nbs/02_training.ipynb #e75eb67b
 #| code-fold: true
-def validate(model: LatentModel, images: Tensor, *,
+def validate(model: LatentModel, images: Split | Tensor, *,
              objective: Callable[..., Elbo] = elbo, batch_size: int = 1000,
              seed: int = 0) -> tuple[float, float]:
     """Reconstruction and KL over a set of images, with one draw per image.
@@ -121,7 +121,7 @@ def validate(model: LatentModel, images: Tensor, *,
     ----------
     model : VAE
         In any mode, which is left as it was.
-    images : Tensor of uint8, shape (N, *input_shape)
+    images : Split, or Tensor of uint8, shape (N, *input_shape)
         On any device.
     objective : callable
         As for `fit`; asked at β = 1, and if it is a module, in evaluation mode too.
@@ -139,20 +139,20 @@ def validate(model: LatentModel, images: Tensor, *,
     generator = torch.Generator(device).manual_seed(seed)
     total = torch.zeros(2, device=device)
     with evaluating(model), evaluating(module_of(objective)):
-        for part in images.split(batch_size):
-            terms = objective(model, intensities(part.to(device)), 1.0, generator)
-            total += len(part) * torch.stack((terms.reconstruction, terms.kl))
+        for given, x in in_parts(model, images, batch_size):
+            terms = objective(given, x, 1.0, generator)
+            total += len(x) * torch.stack((terms.reconstruction, terms.kl))
     reconstruction, kl = (total / len(images)).tolist()
     return reconstruction, kl
 
 # %% ../nbs/02_training.ipynb #093c48b0
-def batches(images: Tensor, batch_size: int,
-            generator: torch.Generator) -> Iterator[Tensor]:
-    """Every image once, in random order, as intensities.
+def batches(split: Split, batch_size: int, generator: torch.Generator
+            ) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Every image once, in random order, as intensities, with its label.
 
     Parameters
     ----------
-    images : Tensor of uint8, shape (N, *input_shape)
+    split : Split
         On the device where they are wanted.
     batch_size : int
         Images in a batch; the last one may be smaller.
@@ -161,11 +161,14 @@ def batches(images: Tensor, batch_size: int,
 
     Yields
     ------
-    Tensor of float32, shape (B, *input_shape)
+    tuple
+        Intensities, float32 of shape (B, *input_shape), and labels (B,) or None.
     """
-    order = torch.randperm(len(images), generator=generator, device=images.device)
+    device = split.images.device
+    order = torch.randperm(len(split), generator=generator, device=device)
     for index in order.split(batch_size):
-        yield intensities(images[index])
+        batch = split[index]
+        yield intensities(batch.images), batch.labels
 
 # %% ../nbs/02_training.ipynb #5e776f8a
 def fit(model: LatentModel, data: ImageData | Any, epochs: int, *,
@@ -221,8 +224,8 @@ def fit(model: LatentModel, data: ImageData | Any, epochs: int, *,
                 objective, callbacks, bar), finishing(run, restore_best):
             while run.goes_on():
                 run.begin_epoch()
-                for x in batches(run.images, recipe.batch_size, run.rng):
-                    run.step(objective(model, x, run.beta, run.rng))
+                for x, labels in batches(run.train, recipe.batch_size, run.rng):
+                    run.step(objective(model.given(labels), x, run.beta, run.rng))
                     bar.update(len(x))
                 run.finish_epoch(*validate(model, run.val, objective=objective))
                 for callback in callbacks:
@@ -236,18 +239,18 @@ class ShowReconstructions:
 
     Parameters
     ----------
-    images : Tensor of uint8, shape (N, *input_shape)
-        A row of them; eight to ten look good.
+    images : Split, or Tensor of uint8, shape (N, *input_shape)
+        A row of them, such as `data.val[:10]`.
     """
 
-    def __init__(self, images: Tensor) -> None:
+    def __init__(self, images: Split | Tensor) -> None:
         self.images = images
         self.picture: Any = None
 
     def __call__(self, model: LatentModel, history: History) -> None:
-        x = as_input(self.images, model)
+        given, x = next(in_parts(model, self.images, len(self.images)))
         title = f"epoch {len(history)}: −ELBO {history[-1].loss:.1f} nats per image"
-        rows = torch.cat([x, model.reconstruct(x)])
+        rows = torch.cat([x, given.reconstruct(x)])
         figure: Any = show_images(rows, columns=len(x), title=title).figure
         if self.picture is None:
             self.picture = display(figure, display_id=True)

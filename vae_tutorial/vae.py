@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LIKELIHOODS', 'reparameterize', 'kl_divergence', 'reconstruction_loss', 'VAEOutput', 'mlp', 'evaluating', 'as_input',
-           'LatentModel', 'BaseVAE', 'VAE', 'Elbo', 'likelihood_of', 'elbo']
+           'in_parts', 'log_normal', 'Prior', 'StandardNormal', 'LatentModel', 'BaseVAE', 'VAE', 'Elbo',
+           'likelihood_of', 'elbo']
 
 # %% ../nbs/01_vae.ipynb #5ca8d16b
 import math
@@ -151,6 +152,78 @@ def as_input(images: Tensor, model: nn.Module) -> Tensor:
     images = images.to(like.device)
     return (images if images.is_floating_point() else images.float() / 255).to(like)
 
+
+def in_parts(model: Any, images: Any, size: int = 1000) -> Iterator[tuple[Any, Tensor]]:
+    """The model, given the labels if there are any, and `size` intensities at a time.
+
+    `images` are a `Split` or a tensor; of none, there is one part.
+    """
+    labels = getattr(images, "labels", None)
+    images = getattr(images, "images", images)
+    for start in range(0, max(1, len(images)), size):
+        rows = slice(start, start + size)
+        given = model.given(None if labels is None else labels[rows])
+        yield given, as_input(images[rows], model)
+
+# %% ../nbs/01_vae.ipynb #15c0de02
+#| code-fold: true
+def log_normal(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    """Log-density of N(mu, sigma²), summed over the last axis of what broadcasts."""
+    z, mu, logvar = widen(z), widen(mu), widen(logvar)
+    squares = (z - mu).square() * (-logvar).exp()
+    return -0.5 * (squares + logvar + math.log(2 * math.pi)).sum(-1)
+
+
+class Prior(nn.Module):
+    """Distribution of codes: `model.prior = Prior(model)` makes it that of a model.
+
+    It is a part of the model: its parameters are trained and saved with the model's.
+    A subclass gives `log_prob` and `sample`; its constructor takes the model first.
+
+    Parameters
+    ----------
+    model : LatentModel
+        The model whose codes these are.
+    **config
+        The constructor's other arguments, as far as JSON can say them.
+    """
+
+    def __init__(self, model: nn.Module, **config: Any) -> None:
+        super().__init__()
+        self.latent_dim: int = model.latent_dim        # type: ignore[assignment]
+        self.config = {name: plain(value) for name, value in config.items()}
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log-density, shape (...), of codes `z`, shape (..., latent_dim), in nats."""
+        raise NotImplementedError(f"{type(self).__name__} must say with log_prob how "
+                                  "dense codes are")
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """`n` codes, shape (n, latent_dim), on the device of the generator if given."""
+        raise NotImplementedError(f"{type(self).__name__} must say with sample how to "
+                                  "draw codes")
+
+    def kl(self, mu: Tensor, logvar: Tensor, z: Tensor) -> Tensor:
+        """KL from q(z | x), in nats: (B, latent_dim), or (B, 1) if not by dimension.
+
+        Here it is the second, estimated from one draw `z` of each N(mu, sigma²).
+        """
+        return (log_normal(z, mu, logvar) - self.log_prob(z))[:, None]
+
+
+class StandardNormal(Prior):
+    """N(0, I), the prior of every model that is given no other; nothing to train."""
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return log_normal(z, torch.zeros_like(z), torch.zeros_like(z))
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        device = generator.device if generator else None
+        return torch.randn(n, self.latent_dim, generator=generator, device=device)
+
+    def kl(self, mu: Tensor, logvar: Tensor, z: Tensor) -> Tensor:
+        return kl_divergence(mu, logvar)
+
 # %% ../nbs/01_vae.ipynb #6b0d94f2
 #| code-fold: true
 class _WithLikelihood(nn.Module):
@@ -178,16 +251,14 @@ class LatentModel(_WithLikelihood):
     """A latent space with a decoder: what a VAE and its relatives share.
 
     A subclass sets `encoder` and `decoder`, and says with `code(x)` which point of the
-    latent space stands for an image. Its `likelihood` may be set to one of those in
-    `vae_tutorial.likelihoods`: `elbo` and `evaluate` go by it, and so does
-    `image(logits)`, which makes the images that are shown.
+    latent space stands for an image. `prior` is N(0, I) until another is put there.
+    Its `likelihood` may be set to one of those in `vae_tutorial.likelihoods`: `elbo`,
+    `evaluate` and all that shows images go by both.
 
     Parameters
     ----------
-    input_shape : tuple of int
-        Shape of one image.
-    latent_dim : int
-        Number of latent dimensions.
+    input_shape, latent_dim
+        Shape of one image, a tuple; number of latent dimensions.
     **config
         The constructor's other arguments, as far as JSON can say them. They are kept in
         `config`, from which `load_model` builds the model again.
@@ -195,7 +266,9 @@ class LatentModel(_WithLikelihood):
 
     encoder: nn.Module
     decoder: nn.Module
+    prior: Prior
     memory_format = torch.contiguous_format     # of convolutions, in training
+    n_classes = 0                               # that it must be told with `given`
 
     def __init__(self, input_shape: tuple[int, ...], latent_dim: int,
                  **config: Any) -> None:
@@ -204,6 +277,7 @@ class LatentModel(_WithLikelihood):
         self.latent_dim = check_whole("latent_dim", latent_dim)
         self.config = dict(input_shape=self.input_shape, latent_dim=self.latent_dim,
                            **{name: plain(value) for name, value in config.items()})
+        self.prior = StandardNormal(self)
 
     def code(self, x: Tensor) -> Tensor:
         """The point, shape (B, latent_dim), that stands for intensities `x`."""
@@ -213,6 +287,10 @@ class LatentModel(_WithLikelihood):
     def decode(self, z: Tensor) -> Tensor:
         """Logits, shape (B, *input_shape), for codes `z`, shape (B, latent_dim)."""
         return self.decoder(z)
+
+    def given(self, labels: Any) -> "LatentModel":
+        """The model of images of these classes: itself, if it knows no classes."""
+        return self
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Images in [0, 1], decoded from the codes of images `x` (B, *input_shape)."""
@@ -225,10 +303,8 @@ class LatentModel(_WithLikelihood):
         check_generator(generator)
         like = next(self.parameters())
         # drawn where the generator lives: one seed gives the same codes on any device
-        device = generator.device if generator else like.device
-        shape = (check_whole("n", n, low=0), self.latent_dim)
-        z = torch.randn(shape, generator=generator, device=device)
-        with evaluating(self):
+        with evaluating(self), torch.device(like.device):
+            z = self.prior.sample(check_whole("n", n, low=0), generator)
             return self.image(self.decode(z.to(like)))
 
 # %% ../nbs/01_vae.ipynb #dbb97a98
@@ -305,7 +381,8 @@ def elbo(model: Callable[..., VAEOutput], x: Tensor, beta: float = 1.0,
     Parameters
     ----------
     model : VAE
-        Anything whose forward pass gives a `VAEOutput`.
+        Anything whose forward pass gives a `VAEOutput`; the KL is to its `prior`, or to
+        N(0, I) if it has none.
     x : Tensor, shape (B, *input_shape)
         Intensities in [0, 1].
     beta : float
@@ -316,6 +393,7 @@ def elbo(model: Callable[..., VAEOutput], x: Tensor, beta: float = 1.0,
         See `reconstruction_loss`; by default see `likelihood_of`.
     free_bits : float
         Nats of KL that each latent dimension has for free: a lower KL lowers no loss.
+        With a prior whose KL is not by dimension, all of them together have it.
 
     Returns
     -------
@@ -327,6 +405,7 @@ def elbo(model: Callable[..., VAEOutput], x: Tensor, beta: float = 1.0,
     out = model(x, generator)
     nats = reconstruction_loss(out.logits, x, likelihood_of(model, likelihood))
     reconstruction = nats.mean()
-    kl = kl_divergence(out.mu, out.logvar).mean(0)
+    kl = (model.prior.kl(out.mu, out.logvar, out.z) if hasattr(model, "prior")
+          else kl_divergence(out.mu, out.logvar)).mean(0)
     charged = kl.clamp(min=free_bits) if free_bits else kl
     return Elbo(reconstruction + beta * charged.sum(), reconstruction, kl.sum(), beta)

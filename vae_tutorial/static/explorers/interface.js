@@ -144,6 +144,40 @@ function imageButton(intensities, shape, name, action) {
   return made;
 }
 
+/** A row of canvases of which the reader picks one, whose number is trait `name`: these canvases, and the row under its heading. */
+function picker(model, names, shape, name, text) {
+  // in a group of its own, should the page show this explorer twice
+  const group = `${name}${Math.random()}`, canvases = names.map(() => imageCanvas(shape));
+  const inputs = names.map((said) => element("input", { type: "radio", name: group, "aria-label": said }));
+  inputs.forEach((input, i) => input.addEventListener("change", () => assign(model, name, i)));
+  const row = element("div", { class: "vae-picker", role: "radiogroup", "aria-label": text }, ...names.map((said, i) =>
+    element("label", { class: "vae-thumbnail", title: said }, inputs[i], canvases[i])));
+  // or the arrow keys take the notebook to another cell
+  row.addEventListener("keydown", (event) => event.key.startsWith("Arrow") && event.stopPropagation());
+  redraw(model, [name], () => { inputs[model.get(name)].checked = true; });
+  return { canvases, parts: [heading(text), row] };
+}
+
+/**
+ * A function that lets `draw` make picture 0 to count - 1, some between two images of the screen, so that what is costly
+ * halts nothing; called again, it begins anew.
+ */
+function inSlices(count, draw, signal) {
+  let request = 0;
+  signal.addEventListener("abort", () => cancelAnimationFrame(request));
+  const goOn = (next) => {
+    request = requestAnimationFrame(() => {
+      const end = performance.now() + 8;
+      do draw(next++); while (next < count && performance.now() < end);
+      if (next < count) goOn(next);
+    });
+  };
+  return () => {
+    cancelAnimationFrame(request);
+    goOn(0);
+  };
+}
+
 /** The names of the classes in their colours. */
 function legend(names, colors) {
   return element("ul", { class: "vae-legend" }, ...names.map((name, i) =>

@@ -36,43 +36,6 @@ function slerp(a, b, t) {
   return scale(direction, (1 - t) * norm(a) + t * norm(b));
 }
 
-/**
- * A function that lets `draw` make picture 0 to count - 1, some between two images of the screen, so that what is costly
- * halts nothing; called again, it begins anew.
- */
-function inSlices(count, draw, signal) {
-  let request = 0;
-  signal.addEventListener("abort", () => cancelAnimationFrame(request));
-  const goOn = (next) => {
-    request = requestAnimationFrame(() => {
-      const end = performance.now() + 8;
-      do draw(next++); while (next < count && performance.now() < end);
-      if (next < count) goOn(next);
-    });
-  };
-  return () => {
-    cancelAnimationFrame(request);
-    goOn(0);
-  };
-}
-
-/** A row of images of which the reader picks one, whose number is trait `name`. */
-function picker(model, images, shape, name, text) {
-  // in a group of its own, should the page show this explorer twice
-  const group = `${name}${Math.random()}`;
-  const inputs = images.map((_, i) => element("input", { type: "radio", name: group, "aria-label": `image ${i}` }));
-  const row = element("div", { class: "vae-picker", role: "radiogroup", "aria-label": text }, ...images.map((image, i) => {
-    const canvas = imageCanvas(shape);
-    paint(canvas, image);
-    inputs[i].addEventListener("change", () => assign(model, name, i));
-    return element("label", { class: "vae-thumbnail", title: `image ${i}` }, inputs[i], canvas);
-  }));
-  // or the arrow keys take the notebook to another cell
-  row.addEventListener("keydown", (event) => event.key.startsWith("Arrow") && event.stopPropagation());
-  redraw(model, [name], () => { inputs[model.get(name)].checked = true; });
-  return [heading(text), row];
-}
-
 /** The path of a line through points in steps of one filmstrip image, downward from the length `top`. */
 const linePath = (lengths, top) => lengths.map((length, i) =>
   `${i ? "L" : "M"}${0.5 + i * (FRAMES - 1) / (lengths.length - 1)} ${1 - length / top}`).join("");
@@ -124,6 +87,13 @@ function way(model, name, text, at, decoder, signal) {
                  element("div", { class: "vae-walk" }, filmstrip(model, name, at, decoder, signal), lengthLine(model, at)));
 }
 
+/** The images, of which the reader picks one for trait `name`. */
+function pickImage(model, images, shape, name, text) {
+  const { canvases, parts } = picker(model, images.map((_, i) => `image ${i}`), shape, name, text);
+  canvases.forEach((canvas, i) => paint(canvas, images[i]));
+  return parts;
+}
+
 async function render({ model, el, signal }) {
   const decoder = await openDecoder(model), images = await unpackImages(model.get("images"), decoder.shape);
   const codes = unpackRows(model.get("codes"), model.get("codes").byteLength / 4 / images.length).map((code) => [...code]);
@@ -134,7 +104,7 @@ async function render({ model, el, signal }) {
   model.on("change:t", link(slider, "value", () => model.get("t"), (value) => assign(model, "t", value), signal));
   el.append(frame("interpolation",
     element("div", { class: "vae-pickers" },
-            ...picker(model, images, decoder.shape, "start", "From"), ...picker(model, images, decoder.shape, "end", "To")),
+            ...pickImage(model, images, decoder.shape, "start", "From"), ...pickImage(model, images, decoder.shape, "end", "To")),
     slot,
     way(model, "lerp", "lerp, along the straight line", between(lerp), decoder, signal),
     way(model, "slerp", "slerp, along the arc", between(slerp), decoder, signal)));

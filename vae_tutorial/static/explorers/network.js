@@ -108,6 +108,14 @@ const LAYERS = {
     } };
   },
 
+  // What a model that is told a class adds for it.
+  ClassShift({ n_classes }, shape, take) {
+    const vectors = take(n_classes * shape[0]);
+    return { shape, run(input, output, label) {
+      for (let i = 0; i < input.length; i++) output[i] = input[i] + vectors[label * shape[0] + i % shape[0]];
+    } };
+  },
+
   BatchNorm1d: scaleAndShift,
   BatchNorm2d: scaleAndShift,
 
@@ -129,7 +137,10 @@ const LAYERS = {
   Unflatten: ({ unflattened_size: shape }) => ({ shape, run: (input, output) => transpose(input, shape[0], output) }),
 };
 
-/** The function that runs layers on numbers in the given shape, images pixel by pixel; its answer is valid until the next call. */
+/**
+ * The function that runs layers on numbers in the given shape, images pixel by pixel, for a class where they know several; its answer
+ * is valid until the next call.
+ */
 function buildNetwork({ layers, weights: text }, shape) {
   const weights = unpack(text);
   let taken = 0;
@@ -139,7 +150,7 @@ function buildNetwork({ layers, weights: text }, shape) {
     shape = step.shape;
     return { run: step.run, output: new Float32Array(size(shape)) };
   });
-  return (input) => steps.reduce((given, { run, output }) => (run(given, output), output), Float32Array.from(input));
+  return (input, label = 0) => steps.reduce((given, { run, output }) => (run(given, output, label), output), Float32Array.from(input));
 }
 
 /** The function that decodes a code into intensities. */
