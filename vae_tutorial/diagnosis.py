@@ -493,14 +493,6 @@ def _progress(m: Measurements) -> float:
     return (before.loss - last.loss) / (m.constant - m.floor)
 
 
-def _steps(m: Measurements) -> int:
-    """Steps of the training."""
-    size = m.history.settings.get("batch_size")
-    if size is None:
-        raise Unseen("the number of steps: the history does not hold the batch size")
-    return len(m.history) * math.ceil(len(m.data.train) / size)
-
-
 def _rate(history: History) -> tuple[float, bool]:
     """The highest learning rate, and whether it was Adam's."""
     return (max(epoch.lr for epoch in history.epochs),
@@ -800,8 +792,8 @@ def _stopped_early(m):
             return Seen("every pixel is near 0.5, which is worse than one picture for "
                         "all: this model was hardly trained", grey, "likely")
     with suppress(Unseen):
-        steps, halfway = _steps(m), (m.constant + m.floor) / 2
-        few = steps * _rate(m.history)[0] < 0.3         # 300 at the usual rate
+        steps, halfway = m.history.steps, (m.constant + m.floor) / 2
+        few = 0 < steps * _rate(m.history)[0] < 0.3     # 300 at the usual rate
         if few and m.train.distortion.mean() > halfway:
             return Seen(f"{steps} steps are too few at this learning rate: even the "
                         "images it was trained on come out little better than one "
