@@ -493,14 +493,6 @@ def _progress(m: Measurements) -> float:
     return (before.loss - last.loss) / (m.constant - m.floor)
 
 
-def _steps(m: Measurements) -> int:
-    """Steps of the training."""
-    size = m.history.settings.get("batch_size")
-    if size is None:
-        raise Unseen("the number of steps: the history does not hold the batch size")
-    return len(m.history) * math.ceil(len(m.data.train) / size)
-
-
 def _rate(history: History) -> tuple[float, bool]:
     """The highest learning rate, and whether it was Adam's."""
     return (max(epoch.lr for epoch in history.epochs),
@@ -800,8 +792,8 @@ def _stopped_early(m):
             return Seen("every pixel is near 0.5, which is worse than one picture for "
                         "all: this model was hardly trained", grey, "likely")
     with suppress(Unseen):
-        steps, halfway = _steps(m), (m.constant + m.floor) / 2
-        few = steps * _rate(m.history)[0] < 0.3         # 300 at the usual rate
+        steps, halfway = m.history.steps, (m.constant + m.floor) / 2
+        few = 0 < steps * _rate(m.history)[0] < 0.3     # 300 at the usual rate
         if few and m.train.distortion.mean() > halfway:
             return Seen(f"{steps} steps are too few at this learning rate: even the "
                         "images it was trained on come out little better than one "
@@ -995,7 +987,8 @@ def _curves(m, ax):
 def _plot(m: Measurements) -> Figure:
     fig, axes = plt.subplots(1, 3, figsize=(10, 3))
     _curves(m, axes[0])
-    rows, names = [m.x_val[:8], m.model.image(m.at_code[:8])], ["image", "reconstruction"]
+    rows = [m.x_val[:8], m.model.image(m.at_code[:8])]
+    names = ["image", "reconstruction"]
     with suppress(Unseen):
         kl = kl_divergence(*m.posterior).mean(0).sort(descending=True).values.cpu()
         axes[1].bar(range(len(kl)), kl.tolist())
@@ -1070,7 +1063,7 @@ def _notes(m: Measurements) -> list[str]:
                      "account")
     return notes
 
-# %% ../nbs/e14_diagnosis.ipynb #e1400074
+# %% ../nbs/e14_diagnosis.ipynb #e1400078
 def _as_data(data: Any, model: Any) -> ImageData:
     """Images to look at, with a train and a val part; of any range."""
     if isinstance(data, Tensor) and data.is_floating_point() and data.ndim > 1:
@@ -1093,7 +1086,7 @@ def _of_one_class(model: Any, data: Any) -> tuple[LatentModel, ImageData]:
              "test") for part in [getattr(data, name)]}
     return model.given(chosen), replace(data, **parts)
 
-
+# %% ../nbs/e14_diagnosis.ipynb #e1400074
 def diagnose(model: nn.Module, data: Any, history: History | None = None, *,
              likelihood: str | Callable | None = None, outputs: str = "auto",
              n_images: int = 1000, seed: int = 0) -> Diagnosis:
@@ -1109,8 +1102,8 @@ def diagnose(model: nn.Module, data: Any, history: History | None = None, *,
     history : History, optional
         From `fit`; without it, nothing is said of the course of the training.
     likelihood : str or callable, optional
-        Of a pixel, as for `reconstruction_loss`; by default what the history says,
-        else "bernoulli".
+        Of a pixel, as for `reconstruction_loss`; by default the model's own, else what
+        the history says, else "bernoulli".
     outputs : {"auto", "logits", "probabilities"}
         What a foreign decoder gives; see `Foreign`.
     n_images : int

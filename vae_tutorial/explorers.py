@@ -622,9 +622,8 @@ class DrawExplorer(_Sheet, Explorer):
     """A sheet to draw a digit on, and what a VAE makes of it.
 
     The drawing is centred as MNIST was and encoded. Shows the posterior, reconstruction
-    and bound in nats (both terms, at z = mu, with the loss of Bernoulli pixels), and the
-    nearest test digits by code. The trait `strokes`, lists of points (x, y) from 0 to 1
-    from the top left, can be set.
+    and bound of Bernoulli pixels (z = mu, nats), and the nearest test digits by code.
+    Trait `strokes`, lists of points (x, y) from 0 to 1 from the top left, can be set.
 
     Parameters
     ----------

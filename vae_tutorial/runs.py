@@ -289,7 +289,7 @@ def _plot_curves(frame):
 # %% ../nbs/e06_runs.ipynb #6c39fce1
 @dataclass
 class History:
-    """What a training did: its `Epoch` rows, its `settings`, and how it `ended`.
+    """What a training did: `Epoch` rows, `settings`, how it `ended`, and its `steps`.
 
     `ended` is "running", "all epochs done", "patience ran out", "interrupted",
     "diverged", or "stopped by a callback" with the callback's reason.
@@ -298,7 +298,7 @@ class History:
     epochs: list[Epoch] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     ended: str = "running"
-    steps = 0                  # those that this process has made: no part of the record
+    steps: int = 0             # 0 where nobody counted, as in version 0.3
 
     def __len__(self) -> int:
         return len(self.epochs)
@@ -333,7 +333,8 @@ class History:
     def from_dict(cls, saved: dict[str, Any]) -> "History":
         """What `to_dict` gave, as it was; an error if it cannot be a history."""
         rows = [Epoch(**row) for row in saved["epochs"]]
-        return _checked(cls(rows, dict(saved["settings"]), saved["ended"]))
+        steps = check_whole("steps", saved.get("steps", 0), low=0)
+        return _checked(cls(rows, dict(saved["settings"]), saved["ended"], steps))
 
     def to_frame(self) -> pd.DataFrame:
         """The rows as a `pandas.DataFrame`, indexed by epoch."""

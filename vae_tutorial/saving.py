@@ -201,7 +201,7 @@ def _built(parts):
         model.likelihood = likelihood(**config)
     return model
 
-
+# %% ../nbs/e08_saving.ipynb #c4a1e7d5
 def _check_parts(parts, tensors):
     """Raise unless a model built from its parts has the shapes of the weights."""
     ours = all(kind.__module__.startswith("vae_tutorial.")

@@ -224,9 +224,30 @@ class StandardNormal(Prior):
     def kl(self, mu: Tensor, logvar: Tensor, z: Tensor) -> Tensor:
         return kl_divergence(mu, logvar)
 
+# %% ../nbs/01_vae.ipynb #6b0d94f2
+#| code-fold: true
+class _WithLikelihood(nn.Module):
+    """A module whose logits are pixels under a `likelihood` that can be set."""
+
+    @property
+    def likelihood(self) -> Any:
+        """Distribution of a pixel, a module that can be set; None stands for names."""
+        return self._modules.get("likelihood")
+
+    @likelihood.setter
+    def likelihood(self, other: Any) -> None:      # nn.Module itself takes in a module
+        if other is not None:
+            raise TypeError(f"likelihood is {other!r}, must be a module with log_prob "
+                            "and mean, such as Gaussian(0.1)")
+
+    def image(self, logits: Tensor) -> Tensor:
+        """Intensities: the mean of `likelihood`, or the sigmoid where none is set."""
+        own = self.likelihood
+        return logits.sigmoid() if own is None else own.mean(logits)
+
 # %% ../nbs/01_vae.ipynb #dc2da272
 #| code-fold: true
-class LatentModel(nn.Module):
+class LatentModel(_WithLikelihood):
     """A latent space with a decoder: what a VAE and its relatives share.
 
     A subclass sets `encoder` and `decoder`, and says with `code(x)` which point of the
@@ -236,10 +257,8 @@ class LatentModel(nn.Module):
 
     Parameters
     ----------
-    input_shape : tuple of int
-        Shape of one image.
-    latent_dim : int
-        Number of latent dimensions.
+    input_shape, latent_dim
+        Shape of one image, a tuple; number of latent dimensions.
     **config
         The constructor's other arguments, as far as JSON can say them. They are kept in
         `config`, from which `load_model` builds the model again.
@@ -273,22 +292,6 @@ class LatentModel(nn.Module):
         """The model of images of these classes: itself, if it knows no classes."""
         return self
 
-    @property
-    def likelihood(self) -> Any:
-        """Distribution of a pixel, a module that can be set; None stands for names."""
-        return self._modules.get("likelihood")
-
-    @likelihood.setter
-    def likelihood(self, other: Any) -> None:      # nn.Module itself takes in a module
-        if other is not None:
-            raise TypeError(f"likelihood is {other!r}, must be a module with log_prob "
-                            "and mean, such as Gaussian(0.1)")
-
-    def image(self, logits: Tensor) -> Tensor:
-        """Intensities: the mean of `likelihood`, or the sigmoid where none is set."""
-        own = self.likelihood
-        return logits.sigmoid() if own is None else own.mean(logits)
-
     def reconstruct(self, x: Tensor) -> Tensor:
         """Images in [0, 1], decoded from the codes of images `x` (B, *input_shape)."""
         x = check_images("x", x, self.input_shape)
@@ -299,11 +302,9 @@ class LatentModel(nn.Module):
         """`n` images in [0, 1] (n, *input_shape), decoded from draws of the prior."""
         check_generator(generator)
         like = next(self.parameters())
-        n = check_whole("n", n, low=0)
         # drawn where the generator lives: one seed gives the same codes on any device
-        with evaluating(self):
-            with torch.device(like.device):
-                z = self.prior.sample(n, generator)
+        with evaluating(self), torch.device(like.device):
+            z = self.prior.sample(check_whole("n", n, low=0), generator)
             return self.image(self.decode(z.to(like)))
 
 # %% ../nbs/01_vae.ipynb #dbb97a98

@@ -28,7 +28,8 @@ from .checks import check_choice, check_images, check_kind, check_whole
 from .conditional import ClassShift, Given
 from .data import ImageData, Split
 from .latent_space import encodings
-from .likelihoods import ContinuousBernoulli, DiscretizedLogistic, Likelihood
+from .likelihoods import (ContinuousBernoulli, DiscretizedLogistic,
+                                      Likelihood)
 from .pictures import CLASS_COLORS, tile
 from .vae import BaseVAE, LatentModel
 
@@ -133,7 +134,7 @@ def describe_mean(model: LatentModel) -> dict[str, Any]:
                     "Likelihood, a ContinuousBernoulli or a DiscretizedLogistic: the "
                     "browser knows no other mean")
 
-
+# %% ../nbs/e10_widgets.ipynb #d58e02b9
 class Network(Widget):
     """Half of a model as the browser has it: layers, and weights in float16.
 
