@@ -80,8 +80,9 @@ def threshold_at(scores: Tensor | ArrayLike, false_alarms: float = 0.05) -> floa
     return float(found[max(rank, 1) - 1])
 
 # %% ../nbs/16_uses.ipynb #c1600045
+#| code-fold: true
 def _as_mask(known, x):
-    check_kind("known", known, Tensor, "x == x makes one")
+    check_kind("known", known, Tensor, "torch.as_tensor makes one")
     if known.dtype != torch.bool:
         raise TypeError(f"known is {known.dtype}, must be torch.bool: known > 0.5")
     if known.shape not in (x.shape, x.shape[1:]):
@@ -269,6 +270,7 @@ def _pop_image(stack, ranges):
     return x
 
 # %% ../nbs/16_uses.ipynb #c1600058
+#| code-fold: true
 _DAMAGED = ("file is damaged, or written with another model, likelihood or number of "
             "buckets, or on a machine whose floats differ")
 
@@ -316,21 +318,21 @@ class BitsBack:
             raise ValueError(f"buckets is {buckets}, must be a power of two")
         model = copy.deepcopy(model).cpu().double().eval()
         likelihood = copy.deepcopy(likelihood or Bernoulli()).cpu().double().eval()
-        self._ranges = _Ranges(model, likelihood, int(buckets))
+        self.ranges = _Ranges(model, likelihood, int(buckets))
         with torch.no_grad():
-            total = self._ranges.probabilities(torch.ones(1, *model.input_shape)).sum(1)
+            total = self.ranges.probabilities(torch.ones(1, *model.input_shape)).sum(1)
         if not torch.allclose(total, torch.ones_like(total), atol=1e-3):
             raise ValueError(f"likelihood is {type(likelihood).__name__}, must give "
                              "each value of a pixel its probability, as Bernoulli and "
                              "DiscretizedLogistic do")
-        self.shape, self.levels = model.input_shape, self._ranges.levels
+        self.shape, self.levels = model.input_shape, self.ranges.levels
 
     def encode(self, images: Tensor) -> bytes:
         """A file of images (N, *input_shape), whole numbers below `levels`."""
         images = _whole_numbers(images, self.shape, self.levels)
         stack = AnsStack(more=_initial_bits())
         for x in images:
-            _push_image(stack, self._ranges, x)
+            _push_image(stack, self.ranges, x)
         whole = [len(images), stack.head & 0xFFFFFFFF, stack.head >> 32, *stack.words]
         return np.array(whole, dtype="<u4").tobytes()
 
@@ -339,7 +341,7 @@ class BitsBack:
         try:
             n, low, high, *words = np.frombuffer(file, "<u4").tolist()
             stack = AnsStack(high << 32 | low, words)
-            images = [_pop_image(stack, self._ranges) for _ in range(n)][::-1]
+            images = [_pop_image(stack, self.ranges) for _ in range(n)][::-1]
         except (ValueError, IndexError):        # no whole words, or too few of them
             raise ValueError(_DAMAGED) from None
         initial = _initial_bits()
