@@ -139,7 +139,7 @@ class VampPrior(Mixture):
             self.logits.copy_(as_input(images, self).clamp(0.02, 0.98).logit())
         return self
 
-# %% ../nbs/15_priors.ipynb #cd14d2bc
+# %% ../nbs/15_priors.ipynb #c4878e8f
 class Coupling(nn.Module):
     """Affine coupling: one half of the dimensions says how to move and scale the other.
 
@@ -150,9 +150,10 @@ class Coupling(nn.Module):
     def __init__(self, dim: int, width: int) -> None:
         super().__init__()
         self.kept = dim // 2
-        self.net = nn.Sequential(*mlp(self.kept, width, width, 2 * (dim - self.kept)))
-        nn.init.zeros_(self.net[-1].weight)             # it starts as the identity
-        nn.init.zeros_(self.net[-1].bias)
+        layers = mlp(self.kept, width, width, 2 * (dim - self.kept))
+        for parameter in layers[-1].parameters():
+            nn.init.zeros_(parameter)               # it starts as the identity
+        self.net = nn.Sequential(*layers)
 
     def shift_and_scale(self, kept: Tensor) -> tuple[Tensor, Tensor]:
         """Shift and log-scale of the other half; no scale is beyond e² or below e⁻²."""
@@ -172,7 +173,7 @@ class Coupling(nn.Module):
         shift, log_scale = self.shift_and_scale(kept)
         return torch.cat([kept, moved * log_scale.exp() + shift], dim=-1)
 
-# %% ../nbs/15_priors.ipynb #9c58c15d
+# %% ../nbs/15_priors.ipynb #43cfdb72
 class FlowPrior(Prior):
     """N(0, I) bent by affine couplings; it starts as N(0, I). Dinh et al. (2017).
 
@@ -208,5 +209,5 @@ class FlowPrior(Prior):
         z = torch.randn(n, self.latent_dim, generator=generator, device=device)
         z = z.to(next(self.parameters()))
         for layer in reversed(self.layers):
-            z = layer.inverse(z)
+            z = layer.inverse(z)                   # type: ignore[operator]
         return z
