@@ -736,5 +736,5 @@ class ConditionalExplorer(_CodeTraits, _Sheet, Explorer):
         style = f"z = ({', '.join(numbers)})" if len(numbers) == 2 else (
             f"|z| = {math.hypot(*self.z):.2f}")
         return png(on_paper(np.concatenate([sheet(large, 1), row], axis=1))), (
-            f"Conditional explorer: class {escape(name)} in the style {style}, beside "
-            f"it all {len(images)} classes in the same style.")
+            f"Conditional explorer: class {escape(name)} in the style {style}, and "
+            f"beside it all {len(images)} classes in the same style.")
