@@ -44,6 +44,21 @@ SHEET = [
     """,
     "explorer",
 ]
+STYLES = [
+    """
+    import torch
+    from vae_tutorial.conditional import ConditionalVAE
+    from vae_tutorial.data import load_data
+    from vae_tutorial.explorers import ConditionalExplorer
+
+    torch.manual_seed(0)
+    model = ConditionalVAE(hidden_dims=(16,), latent_dim=2)
+    explorer = ConditionalExplorer(model, load_data("mnist", source="sample"), n=50)
+    read = lambda: model.given(explorer.label).code(explorer.image[None] / 255)[0]
+    is_read = lambda: (read() - torch.tensor(explorer.z)).abs().max().item() < 0.01
+    """,
+    "explorer",
+]
 
 # As a reader starts it, but for what would be fetched from other hosts, and with the state of widgets saved at once.
 SETTINGS = {
@@ -286,4 +301,22 @@ def test_python_has_the_strokes_and_the_image_of_a_drawing(open_notebook, lab):
     assert np.abs(255 - picture(canvas).numpy() - prepared).max() <= 1
     notebook.ask("explorer.strokes = []")
     until(lambda: not (255 - picture(canvas)).any(), "empty sheet")
+    assert not notebook.complaints
+
+
+def test_a_drawing_sets_style_and_class_in_python_too_whoever_drew_it(open_notebook, lab):
+    write_notebook(lab.folder / "styles.ipynb", STYLES)
+    notebook = open_notebook("styles.ipynb")
+    notebook.do("notebook:run-all-cells")
+    sheet, mouse = notebook.explorer().locator(".vae-sheet"), notebook.page.mouse
+    sheet.scroll_into_view_if_needed()
+    place = sheet.bounding_box()
+    mouse.move(place["x"] + 0.6 * place["width"], place["y"] + 0.2 * place["height"])
+    mouse.down()
+    mouse.move(place["x"] + 0.4 * place["width"], place["y"] + 0.8 * place["height"], steps=4)
+    mouse.up()
+    until(lambda: notebook.ask("print([len(stroke) for stroke in explorer.strokes], is_read())") == "[5] True", "stroke and style in Python")
+    first = notebook.z()
+    notebook.ask("explorer.strokes = [[(0.2, 0.3), (0.8, 0.3)], [(0.3, 0.5), (0.7, 0.8)]]")
+    until(lambda: notebook.z() != first and notebook.ask("print(is_read())") == "True", "other style in Python")
     assert not notebook.complaints

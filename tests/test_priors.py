@@ -78,7 +78,8 @@ def test_kl_by_draws_is_that_in_closed_form_within_its_error(kind):
     assert drawn.rate != closed.rate and abs(drawn.rate - closed.rate) < 4 * drawn.draw_errors["rate"] < 0.1
     assert drawn.loss == pytest.approx(closed.loss, rel=1e-6) and drawn.nll == pytest.approx(closed.nll, rel=1e-6)
     assert drawn.distortion + drawn.rate == pytest.approx(drawn.loss) and drawn.kl.tolist() == pytest.approx([drawn.rate])
-    assert closed.draw_errors["rate"] == 0 and len(closed.kl) == 3
+    assert closed.draw_errors["rate"] == 0 and closed.draw_errors["distortion"] == closed.draw_errors["loss"] and len(closed.kl) == 3
+    assert drawn.draw_errors["distortion"] != drawn.draw_errors["loss"]
     # what elbo reports of a batch is such a draw
     x = images[:50].float() / 255
     each = torch.tensor([elbo(model, x, generator=generator(seed)).kl.item() for seed in range(200)])

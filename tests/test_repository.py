@@ -335,7 +335,7 @@ def test_missing_python_is_named_in_one_line(tmp_path, answers, arguments, reaso
 # Each module imports from those before it alone. The first ones are rooms, and know of no chapter.
 BELOW = "checks files sources pictures devices parallel".split()
 ORDER = BELOW + ("data images vae runs training saving evaluation generation latent_space autoencoder grid sweeps conv likelihoods conditional "
-                 "priors handwriting diagnosis widgets explorers").split()
+                 "priors uses handwriting diagnosis widgets explorers").split()
 
 
 def parsed(module):

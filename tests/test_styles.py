@@ -129,7 +129,7 @@ def test_still_picture_shows_one_class_large_beside_all_in_the_style(latent_dim,
     picture, text = explorer._still()
     assert model.training and torch.equal(torch.get_rng_state(), state) and weights(model).equal(before)
     right = torch.cat([decode_images(model.given(label), torch.tensor([explorer.z])) for label in range(3)])
-    assert torch.equal(explorer.images, right) and "class c in the style z = (" in text
+    assert torch.equal(explorer.images, right) and f"class c in the style {'z = (' if latent_dim == 2 else '|z| = '}" in text
     _, height, width = shape
     shown, third = pixels(picture), 255 * right[2].movedim(0, -1)
     shown = 255 - shown[..., None] if shape[0] == 1 else shown

@@ -20,10 +20,11 @@ from torch.optim import LBFGS
 from torch.optim.lr_scheduler import ExponentialLR, ReduceLROnPlateau, StepLR
 
 from vae_tutorial.autoencoder import Autoencoder
+from vae_tutorial.conditional import ConditionalVAE
 from vae_tutorial.conv import ConvVAE
 from vae_tutorial.data import ImageData, Split, binarize, entropy_floor, intensities, load_data, show_images
 from vae_tutorial.evaluation import active_units, evaluate, importance_bound, log_weights, posterior, reconstruction_at_mean
-from vae_tutorial.explorers import BetaExplorer, EmbeddingExplorer, InterpolationExplorer, LatentExplorer
+from vae_tutorial.explorers import BetaExplorer, ConditionalExplorer, EmbeddingExplorer, InterpolationExplorer, LatentExplorer
 from vae_tutorial.generation import Judge, decode_images, frechet_distance, grid_points, interpolate, lerp, manifold_grid, slerp, train_judge, traverse
 from vae_tutorial.latent_space import encodings, knn_accuracy, knn_classify, nearest_neighbours, pca, scatter, shared_neighbours, tsne
 from vae_tutorial.saving import about_pretrained, load_model, load_pretrained, save_model
@@ -41,6 +42,7 @@ MODEL, IMAGES, LINE = tiny(), grey(4), double_cloud(12, 2)
 LABELLED = Split(grey(12), torch.arange(12) % 3)
 DATA = ImageData(LABELLED, Split(grey(4, seed=1), None), LABELLED, "mnist", "sample", ("zero", "one", "two"))
 PAIR = {1: MODEL, 2: MODEL}
+TOLD = tiny(ConditionalVAE, n_classes=3)
 TABLE = pd.DataFrame({"beta": [1.0], "loss": [1.0]})
 FOUR = np.arange(4)[:, None]
 RAMP = torch.linspace(0, 1, 9 * 12).reshape(9, *SHAPE)
@@ -106,7 +108,8 @@ WHOLE = {
     "knn_accuracy": ("k", [0, 12], lambda v: knn_accuracy(LINE, [0, 1] * 6, k=v)),
     "shared_neighbours": ("k", [0, 12], lambda v: shared_neighbours(LINE, double_cloud(12, 3), v)),
     "LatentExplorer": ("n", [0], lambda v: LatentExplorer(MODEL, DATA, v)), "EmbeddingExplorer": ("n", [1], lambda v: EmbeddingExplorer(MODEL, DATA, v)),
-    "BetaExplorer": ("n", [0], lambda v: BetaExplorer(PAIR, DATA, v)), "BetaExplorer seed": ("seed", [2**32], lambda v: BetaExplorer(PAIR, DATA, seed=v))}
+    "ConditionalExplorer": ("n", [0], lambda v: ConditionalExplorer(TOLD, DATA, v)), "BetaExplorer": ("n", [0], lambda v: BetaExplorer(PAIR, DATA, v)),
+    "BetaExplorer seed": ("seed", [2**32], lambda v: BetaExplorer(PAIR, DATA, seed=v))}
 # where a beta is made into a schedule, its text is the schedule's
 REAL = {
     "fit lr": ("lr", [-1, -1e-9], lambda v: trained(lr=v, objective=partial(elbo, likelihood="gaussian"))),
@@ -556,7 +559,7 @@ def test_files_are_refused_by_name(door, tmp_path):
 # --- explorers -----------------------------------------------------------------------------------
 
 @doors({"latent": lambda data: LatentExplorer(MODEL, data), "embedding": lambda data: EmbeddingExplorer(MODEL, data),
-        "beta": lambda data: BetaExplorer(PAIR, data)})
+        "beta": lambda data: BetaExplorer(PAIR, data), "conditional": lambda data: ConditionalExplorer(TOLD, data)})
 def test_explorers_name_the_split_that_is_wrong(door):
     refused(TypeError, "data is Split, must be an? ImageData: load_data gives one", door, LABELLED)
     for split, error, message in [

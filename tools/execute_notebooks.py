@@ -300,7 +300,7 @@ def sources(path):
     """Return the package's files that the outputs of a page can depend on."""
     text, package = path.read_text(encoding="utf-8"), ROOT / "vae_tutorial"
     if "load_pretrained" in text or "load_model" in text:           # a file holds a model of any class
-        text += "vae_tutorial.autoencoder vae_tutorial.conv"
+        text += "vae_tutorial.autoencoder vae_tutorial.conv vae_tutorial.priors"
     weights = [package / "pretrained" / "index.json"] if "load_pretrained" in text else []
     front_end = sorted((package / "static" / "explorers").iterdir()) if "Explorer(" in text else []
     return modules(text) + weights + front_end

@@ -29,6 +29,8 @@ class ClassShift(nn.Module):
     every label has equally many, one after another.
     """
 
+    vectors: Tensor
+
     def __init__(self, vectors: Tensor) -> None:
         super().__init__()
         self.vectors = vectors

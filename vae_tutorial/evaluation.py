@@ -21,8 +21,9 @@ from .devices import bernoulli_sum, memory_named, widen
 from .images import as_images, warn_if_inverted
 from .parallel import progress_bar
 from .runs import describe
-from .vae import (BaseVAE, LatentModel, StandardNormal, evaluating, in_parts,
-                              kl_divergence, likelihood_of, reconstruction_loss)
+from .vae import (BaseVAE, LatentModel, StandardNormal, evaluating,
+                              in_parts, kl_divergence, likelihood_of,
+                              reconstruction_loss)
 
 # %% ../nbs/03_evaluation.ipynb #2c495683
 #| code-fold: true

@@ -9,6 +9,7 @@ __all__ = ['LatentExplorer', 'InterpolationExplorer', 'EmbeddingExplorer', 'Beta
 # %% ../nbs/e11_explorers.ipynb #60c54c4a
 import math
 from collections.abc import Mapping
+from html import escape
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -664,6 +665,7 @@ class DrawExplorer(_Sheet, Explorer):
 # %% ../nbs/e11_explorers.ipynb #d81f6b3e
 def _conditional_state(model, data, n):
     check_kind("model", model, Conditional, "LatentExplorer shows one class")
+    check_kind("data", data, ImageData, "load_data gives one")
     every, shown = model.given(torch.arange(model.n_classes)), len(classes_of(data))
     if shown != model.n_classes:
         raise ValueError(f"data has {shown} classes, must have {model.n_classes}, as "
@@ -730,7 +732,9 @@ class ConditionalExplorer(_CodeTraits, _Sheet, Explorer):
         images = self.images
         large = images[self.label, None].repeat_interleave(2, 2).repeat_interleave(2, 3)
         row = sheet(images, math.ceil(len(images) / 2))
-        name, z = self.class_names[self.label], ", ".join(f"{at:.2f}" for at in self.z)
+        name, numbers = self.class_names[self.label], [f"{at:.2f}" for at in self.z]
+        style = f"z = ({', '.join(numbers)})" if len(numbers) == 2 else (
+            f"|z| = {math.hypot(*self.z):.2f}")
         return png(on_paper(np.concatenate([sheet(large, 1), row], axis=1))), (
-            f"Conditional explorer: class {name} in the style z = ({z}), and beside it "
-            f"all {len(images)} classes in the same style.")
+            f"Conditional explorer: class {escape(name)} in the style {style}, and "
+            f"beside it all {len(images)} classes in the same style.")

@@ -54,7 +54,7 @@ function drawnStyle(model, read, begin, signal) {
       each.disabled = !found;
       each.setAttribute("aria-pressed", label === own);
     });
-    said.textContent = !found ? "Draw a digit, and see it re-written as every other in your own hand."
+    said.textContent = !found ? "Draw a digit, and see it rewritten as every other, in your own hand."
       : `The bound is highest for class ${names[best]}: ${bound(best)}; next comes class ${names[next]}: ${bound(next)}. If it is another, say so.`;
   };
   redraw(model, ["z"], show);
