@@ -134,7 +134,7 @@ def encode_in_javascript(model, x, folder):
 
 @pytest.mark.parametrize("name", [name for name in PRETRAINED if "ae-" not in name])
 def test_javascript_encodes_as_pytorch_does(name, tmp_path):
-    model = load_pretrained(name)
+    model = load_pretrained(name).given(3)
     x = intensities(load_data(name.split("-")[0], source="sample").test.images[:40])
     with torch.no_grad():
         for found, right in zip(encode_in_javascript(model, x, tmp_path), model.encode(x), strict=True):
@@ -206,7 +206,7 @@ def test_browser_shows_of_a_drawing_the_mean_that_pytorch_reconstructs(likelihoo
     explorer.strokes = SEVEN
     halves = {half: {name: getattr(getattr(explorer, half), name) for name in ("layers", "weights", "latent_dim", "image_shape")}
               for half in ("encoder", "decoder")}
-    script = front_end("network.js", "interface.js", "handwriting.js", "draw.js") + """
+    script = front_end("network.js", "interface.js", "handwriting.js", "sheet.js", "draw.js") + """
         const held = { ...given.halves, codes: new DataView(new Float32Array(40).buffer) };
         const model = { get: (name) => (name in given.halves ? `IPY_MODEL_${name}` : held[name]),
                         widget_manager: { get_model: async (name) => ({ attributes: held[name] }) } };
