@@ -1,4 +1,5 @@
 """Chapter 14: a conditional model is a one-hot model; given the classes it is a VAE; labels go with their images; M2 by hand."""
+import copy
 import math
 from dataclasses import replace
 
@@ -13,7 +14,9 @@ from vae_tutorial.conditional import ConditionalConvVAE, ConditionalVAE, SemiSup
 from vae_tutorial.data import ImageData, Split
 from vae_tutorial.diagnosis import Watch, diagnose
 from vae_tutorial.evaluation import evaluate, log_weights, posterior, reconstruction_at_mean
+from vae_tutorial.grid import sweep
 from vae_tutorial.latent_space import encodings
+from vae_tutorial.priors import fit_mixture
 from vae_tutorial.saving import load_model, save_model
 from vae_tutorial.training import ShowReconstructions, fit, validate
 from vae_tutorial.vae import elbo, kl_divergence, reconstruction_loss
@@ -111,7 +114,7 @@ def test_a_view_leaves_the_mode_as_it_was_and_shows_reconstructions_of_each_clas
     model = tiny(ConditionalVAE, n_classes=3).eval()
     model.given(1).sample(2)
     assert not model.training and not any(each.training for each in model.modules())
-    assert model.given([0, 2]).sample(6).shape == (6, 1, 2, 3)
+    assert model.given([0, 2]).sample(2).shape == (2, 1, 2, 3)
     ShowReconstructions(DATA.val[:4])(model, fit(model, DATA, 1, progress=False))
 
 
@@ -147,6 +150,17 @@ def test_images_without_labels_teach_the_classifier():
     assert validate(model, data.val, objective=semi_supervised)[1] > 1.0          # log 3, for the label
 
 
+class Doubled(ConditionalVAE):
+    def decode(self, z):
+        return 2 * super().decode(z)
+
+
+class Nested(ConditionalVAE):
+    def learn_classes(self, n_classes):
+        self.encoder = nn.Sequential(self.encoder)
+        super().learn_classes(n_classes)
+
+
 MODEL, M2 = tiny(ConditionalVAE, n_classes=3), tiny(SemiSupervisedVAE, n_classes=3)
 BARE = replace(DATA, train=Split(DATA.train.images, None))
 PART = replace(DATA, train=Split(DATA.train.images, torch.full((24,), -1)))
@@ -159,19 +173,54 @@ PART = replace(DATA, train=Split(DATA.train.images, torch.full((24,), -1)))
     (lambda: fit(MODEL, PART, 1, progress=False), ValueError, "labels go from -1 to -1, must be from 0 to 2"),
     (lambda: MODEL.given(3), ValueError, "from 3 to 3, must be from 0 to 2"), (lambda: MODEL.given([0.5]), TypeError, "must be whole numbers"),
     (lambda: MODEL.given([]), TypeError, "must be whole numbers"), (lambda: MODEL.given([0, 1, 2]).reconstruct(X), ValueError, "labels has 3 entries"),
-    (lambda: MODEL.given([0, 1, 2]).sample(4), ValueError, "for each of 4 codes"), (lambda: ConditionalVAE(n_classes=1), ValueError, "n_classes is 1"),
-    (lambda: save_model(MODEL.given(1), "x.safetensors"), ValueError, "save the conditional model itself"),
+    (lambda: MODEL.given([0, 1, 2]).sample(4), ValueError, "labels has 3 entries, must have one for each of 4"), (lambda: ConditionalVAE(n_classes=1), ValueError, "n_classes is 1"),
+    (lambda: save_model(MODEL.given(1), "x.safetensors"), ValueError, "take the conditional model itself"),
+    (lambda: M2.given(-1).sample(2), ValueError, "model.classify(x).argmax(1) guesses them"),
     (lambda: M2.given(-1).reconstruct(X), ValueError, "model.classify(x).argmax(1) guesses them"),
-    (lambda: rewrite(MODEL.given(1), DATA.test), TypeError, "must be a Conditional")])
+    (lambda: rewrite(MODEL.given(1), DATA.test), TypeError, "must be a Conditional"),
+    (lambda: rewrite(MODEL, Split(255 * X, Y)), ValueError, "divide grey values by 255"),
+    (lambda: MODEL.given(["a", "b"]), TypeError, "must be whole numbers"), (lambda: MODEL.given([True]), TypeError, "must be whole numbers"),
+    (lambda: encodings(MODEL.given([0, 1, 2, 0, 1]), DATA.test), ValueError, "labels has 5 entries, must have one for each of 10"),
+    (lambda: tiny(Doubled, n_classes=3), TypeError, "Doubled has decode of its own"),
+    (lambda: tiny(Nested, n_classes=3), TypeError, "encoder must be an nn.Sequential with a Linear layer"),
+    (lambda: fit(tiny(ConditionalVAE, n_classes=3), DATA, 1, objective=semi_supervised, progress=False), TypeError, "must be a SemiSupervisedVAE")])
 def test_what_cannot_be_is_refused_with_the_way_out(call, error, words):
     with pytest.raises(error) as refusal:
         call()
     assert words in str(refusal.value)
 
 
+def test_a_view_follows_its_model():
+    """Kept in a notebook while the model is trained, given another prior and copied."""
+    model, fresh = tiny(ConditionalVAE, n_classes=3), lambda: model.given(2)
+    kept = fresh()
+    fit(model, DATA, 2, lr=0.05, progress=False)
+    model.prior = fit_mixture(model, cloud(50, 2) + 3, 2)
+    for view in (kept, copy.deepcopy(kept)):
+        assert view.reconstruct(X).equal(fresh().reconstruct(X)) and view.sample(4, generator()).equal(fresh().sample(4, generator()))
+    assert kept.prior is model.prior and model.eval().given(1).training is False
+
+
+@pytest.mark.parametrize("labels", [Y.tolist(), Y.numpy(), Y.int(), Y.numpy().astype("u2"), Y.numpy()[::-1][::-1]], ids=["list", "numpy", "int32", "uint16", "strides"])
+def test_labels_of_every_kind_are_the_same_labels(labels):
+    assert MODEL.given(labels).reconstruct(X).equal(MODEL.given(Y).reconstruct(X))
+    assert encodings(MODEL.given(labels), DATA.test.images, 3).equal(encodings(MODEL, DATA.test, 3))
+
+
+def test_m2_sums_nats_in_float32():
+    with torch.autocast("cpu", torch.bfloat16):
+        assert semi_supervised(M2.given(Y), X).loss.dtype == torch.float32
+
+
+def test_a_sweep_trains_m2(tmp_path):
+    found = sweep(DATA, {"seed": [0]}, folder=tmp_path, model_class=SemiSupervisedVAE, input_shape=(1, 2, 3), hidden_dims=(4,), latent_dim=2,
+                  n_classes=3, epochs=1, objective=semi_supervised, progress=False)
+    assert math.isfinite(found.loss[0]) and load_model(found.path[0])[0].n_classes == 3
+
+
 def test_a_plain_model_does_not_mind_labels():
     model, data = tiny(), small_data(20, 10)
-    assert model.given(data.train.labels) is model and model.n_classes == 0
+    assert model.given(data.train.labels) is model and not model.conditional
 
 
 def test_diagnose_and_watch_look_at_one_class(capsys):

@@ -6,15 +6,16 @@
 __all__ = ['ClassShift', 'Given', 'Conditional', 'ConditionalVAE', 'ConditionalConvVAE', 'rewrite', 'SemiSupervisedVAE',
            'PartlyGiven', 'semi_supervised']
 
-# %% ../nbs/14_conditional.ipynb #d15dfbf7
+# %% ../nbs/14_conditional.ipynb #f44d5aac
 import math
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from .checks import check_kind, check_whole
+from .checks import check_images, check_kind, check_whole
 from .conv import ConvVAE
 from .data import Split
 from .vae import (VAE, BaseVAE, Elbo, evaluating, in_parts, likelihood_of,
@@ -25,8 +26,7 @@ from .vae import (VAE, BaseVAE, Elbo, evaluating, in_parts, likelihood_of,
 class ClassShift(nn.Module):
     """Adds to each row of its input the vector of the row's class.
 
-    `vectors`, shape (B, width), has one for each label. Of more rows than labels,
-    every label has equally many, one after another.
+    `vectors`, shape (B, width), has one for each row, or one for all.
     """
 
     vectors: Tensor
@@ -36,56 +36,68 @@ class ClassShift(nn.Module):
         self.vectors = vectors
 
     def forward(self, h: Tensor) -> Tensor:
-        each = self.vectors.repeat_interleave(len(h) // len(self.vectors), 0)
-        return h + each.view(*each.shape, *(1,) * (h.ndim - 2))
+        return h + self.vectors.view(*self.vectors.shape, *(1,) * (h.ndim - 2))
 
 
-def _first(layers):
-    """Place of the first layer with weights, and the number of its outputs."""
+def _first(half, network):
+    """Place of the first layer that a class can shift, and the number of its outputs."""
+    layers = network if isinstance(network, nn.Sequential) else ()
     for place, layer in enumerate(layers):
-        if hasattr(layer, "weight"):
-            return place, len(layer.bias)
-    raise ValueError("layers has none with weights, so a class can shift nothing")
-
-
-def _shifted(layers, vectors):
-    place, _ = _first(layers)
-    return nn.Sequential(*layers[:place + 1], ClassShift(vectors), *layers[place + 1:])
+        if isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+            return place, len(layer.weight)
+    raise TypeError(f"{half} must be an nn.Sequential with a Linear layer or a "
+                    "convolution among its own layers: a class shifts what that gives")
 
 # %% ../nbs/14_conditional.ipynb #efd5fe79
 #| code-fold: true
 class Given(BaseVAE):
     """A conditional model that has been told the classes: a VAE like any other.
 
-    It shares the weights of `model`. `labels`, shape (B,), has the class of each image,
-    or one class for all.
+    All its weights are those of `model`. `labels`, shape (B,), has the class of each
+    image, or one class for all.
     """
 
     model: Any
+    encoder = property(lambda self: self._half("encoder"))
+    decoder = property(lambda self: self._half("decoder"))
+    prior = property(lambda self: self.model.prior)
+    likelihood = property(lambda self: self.model.likelihood)
+    # train and eval reach the model, which alone keeps the mode
+    training = property(lambda self: self.model.training, lambda self, mode: None)
 
     def __init__(self, model: "Conditional", labels: Tensor) -> None:
         nn.Module.__init__(self)
         self.input_shape, self.latent_dim = model.input_shape, model.latent_dim
-        self.model, self.labels, self.prior = model, labels, model.prior
-        self.likelihood = model.likelihood
-        self.encoder = _shifted(model.encoder, model.encoder_classes[labels])
-        self.decoder = _shifted(model.decoder, model.decoder_classes[labels])
-        self.train(model.training)
+        self.model, self.labels = model, labels
+
+    def _half(self, half):
+        layers, (place, _) = getattr(self.model, half), self.model.shifted[half]
+        shift = ClassShift(getattr(self.model, f"{half}_classes")[self.labels])
+        return nn.Sequential(*layers[:place + 1], shift, *layers[place + 1:])
 
     @property
     def config(self) -> dict[str, Any]:                       # type: ignore[override]
-        raise ValueError("model is given labels: save the conditional model itself")
+        raise ValueError("model is given labels: take the conditional model itself")
+
+    def given(self, labels: Any) -> "Given":
+        return self if labels is None else self.model.given(labels)
+
+    def for_draws(self, n: int) -> "Given":
+        return self.model.given(self.labels.repeat_interleave(n))
+
+    def labels_of(self, n: int) -> Tensor:
+        """The labels of `n` images or codes, seen to be so many."""
+        if len(self.labels) not in (1, n):
+            raise ValueError(f"labels has {len(self.labels)} entries, must have one for "
+                             f"each of {n} images, or one for all")
+        return self.labels.expand(n)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if len(self.labels) not in (1, len(x)):
-            raise ValueError(f"labels has {len(self.labels)} entries, must have one "
-                             f"for each of {len(x)} images, or one for all")
+        self.labels_of(len(x))
         return super().encode(x)
 
     def decode(self, z: Tensor) -> Tensor:
-        if len(z) % len(self.labels):
-            raise ValueError(f"labels has {len(self.labels)} entries, must have one "
-                             f"for each of {len(z)} codes, or one for all")
+        self.labels_of(len(z))
         return super().decode(z)
 
 # %% ../nbs/14_conditional.ipynb #47637c30
@@ -98,15 +110,21 @@ class Conditional(BaseVAE):
     itself, and the labels from their data.
     """
 
+    conditional = True
     encoder_classes: Tensor
     decoder_classes: Tensor
 
     def learn_classes(self, n_classes: int) -> None:
         """Give both networks a trained vector for each class; a constructor's last."""
+        for method in "encode", "decode":
+            if getattr(type(self), method) is not getattr(Conditional, method):
+                raise TypeError(f"{type(self).__name__} has {method} of its own, which "
+                                "nobody would ask: put its work into the network")
         self.n_classes = check_whole("n_classes", n_classes, low=2)
         self.config["n_classes"] = self.n_classes
-        for half in "encoder", "decoder":
-            _, width = _first(getattr(self, half))
+        self.shifted = {half: _first(half, getattr(self, half))
+                        for half in ("encoder", "decoder")}
+        for half, (_, width) in self.shifted.items():
             vectors = nn.Parameter(torch.randn(self.n_classes, width))
             self.register_parameter(f"{half}_classes", vectors)
 
@@ -126,15 +144,15 @@ class Conditional(BaseVAE):
             raise TypeError(f"labels is None, but {type(self).__name__} must be told "
                             "the class of each image: pass a Split with labels, such "
                             "as data.test, or fill the classes in, model.given(3)")
-        labels = torch.as_tensor(labels)
-        if labels.is_floating_point() or labels.ndim > 1 or not labels.numel():
-            raise TypeError(f"labels is {labels.dtype} of shape {tuple(labels.shape)}, "
-                            "must be whole numbers, one or a list of them")
-        if labels.device.type == "cpu":          # elsewhere a look would cost a wait
-            low, high = int(labels.min()), int(labels.max())
-            if not lowest <= low <= high < self.n_classes:
-                raise ValueError(f"labels go from {low} to {high}, must be from "
-                                 f"{lowest} to {self.n_classes - 1}")
+        if not isinstance(labels, Tensor) or labels.device.type == "cpu":
+            found = np.asarray(labels)           # elsewhere a look would cost a wait
+            if found.dtype.kind not in "iu" or found.ndim > 1:
+                raise TypeError(f"labels is {found.dtype} of shape {found.shape}, must "
+                                "be whole numbers, one or a list of them")
+            if found.size and not lowest <= found.min() <= found.max() < self.n_classes:
+                raise ValueError(f"labels go from {found.min()} to {found.max()}, must "
+                                 f"be from {lowest} to {self.n_classes - 1}")
+            labels = torch.from_numpy(np.array(found, dtype=np.int64))
         return labels.reshape(-1).long().to(self.encoder_classes.device)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -181,6 +199,8 @@ def rewrite(model: Conditional, split: Split) -> Tensor:
     its own label, is decoded with each label in turn.
     """
     check_kind("model", model, Conditional, "such as ConditionalVAE()")
+    check_images("split", check_kind("split", split, Split, "such as data.test"),
+                 model.input_shape)
     rows = []
     with evaluating(model):
         for given, x in in_parts(model, split, 100):
@@ -212,15 +232,16 @@ class SemiSupervisedVAE(ConditionalVAE):
 
     def given(self, labels: Any) -> Given:
         """As for `ConditionalVAE`; labels of -1 are for `semi_supervised` alone."""
-        labels = self.as_labels(labels, lowest=-1)
-        return Given(self, labels) if (labels >= 0).all() else PartlyGiven(self, labels)
+        found = self.as_labels(labels, lowest=-1)
+        partly = bool((torch.as_tensor(labels) < 0).any())
+        return (PartlyGiven if partly else Given)(self, found)
 
 # %% ../nbs/14_conditional.ipynb #fb6f5054
 #| code-fold: true
 class PartlyGiven(Given):
     """A conditional model that has been told some of the classes; -1 is unknown."""
 
-    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _half(self, half):
         raise ValueError(f"labels has {int((self.labels < 0).sum())} of -1, unknown: "
                          "model.classify(x).argmax(1) guesses them, and the objective "
                          "semi_supervised does without")
@@ -244,6 +265,8 @@ def semi_supervised(given: Given, x: Tensor, beta: float = 1.0,
     weight : float
         Of the cross-entropy, summed over the known and divided by the whole batch.
     """
+    check_kind("model", getattr(given, "model", given), SemiSupervisedVAE,
+               "its classifier is trained, too")
     model, labels = given.model, given.labels
     log_q, known = model.classify(x).log_softmax(1), labels >= 0
     one_hot = F.one_hot(labels.clamp(min=0), model.n_classes)
@@ -252,8 +275,8 @@ def semi_supervised(given: Given, x: Tensor, beta: float = 1.0,
     out = model.given(label)(x[row], generator)
     weights = q[row, label] / len(x)
     nats = reconstruction_loss(out.logits, x[row], likelihood_of(model))
-    reconstruction = weights @ nats
-    kl = weights @ model.prior.kl(out.mu, out.logvar, out.z).sum(1)
+    reconstruction = (weights * nats).sum()
+    kl = (weights * model.prior.kl(out.mu, out.logvar, out.z).sum(1)).sum()
     # KL from q(y | x) to classes that are equally frequent
     of_label = (torch.where(known, 0.0, (q * log_q).sum(1)).mean()
                 + math.log(model.n_classes))

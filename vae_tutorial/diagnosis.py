@@ -421,7 +421,7 @@ def _dead(model: LatentModel, x: Tensor) -> dict[str, float]:
 # %% ../nbs/e14_diagnosis.ipynb #e1400049
 def _need_standard_normal(m: Passes, what: str) -> None:
     """What is measured against N(0, I) cannot be seen with another prior."""
-    if not isinstance(m.vae.prior, StandardNormal):
+    if type(m.vae.prior) is not StandardNormal:
         raise Unseen(f"{what}: the prior is a {type(m.vae.prior).__name__}")
 
 
@@ -1081,9 +1081,11 @@ def _as_data(data: Any, model: Any) -> ImageData:
 def _of_one_class(model: Any, data: Any) -> tuple[LatentModel, ImageData]:
     """A conditional model given its most frequent class, and the images of that."""
     check_kind("data.train.labels", data.train.labels, Tensor, "the model needs them")
-    chosen = int(data.train.labels.bincount().argmax())
-    parts = {name: part and part[part.labels == chosen] for name in ("train", "val",
-             "test") for part in [getattr(data, name)]}
+    known = data.val.labels[data.val.labels >= 0]
+    check_whole("images with a label in data.val", len(known))
+    chosen = int(known.bincount().argmax())
+    parts = {name: part and (part[part.labels == chosen] or None) for name in (
+             "train", "val", "test") for part in [getattr(data, name)]}
     return model.given(chosen), replace(data, **parts)
 
 # %% ../nbs/e14_diagnosis.ipynb #e1400074
@@ -1122,7 +1124,7 @@ def diagnose(model: nn.Module, data: Any, history: History | None = None, *,
     data = _as_data(data, model)
     if not isinstance(model, LatentModel):
         model = Foreign(model, data.train.images[:8], outputs)
-    if model.n_classes:
+    if model.conditional:
         model, data = _of_one_class(model, data)
         history = None                     # its figures are of all classes
     if data.image_shape != model.input_shape:

@@ -200,7 +200,7 @@ def _open_folder(folder, data, grid, shared, member, first):
     for name in ("train", "val"):
         part = getattr(data, name)
         asked[f"{name} images"] = fingerprint(part.images)
-        if model.n_classes:
+        if model.conditional:
             asked[f"{name} labels"] = fingerprint(part.labels)
     # what "auto" and the usual learning rate stand for, unless the grid decides
     recipe = settled(member.recipe(), as_device(shared.get("device")))
@@ -296,7 +296,7 @@ def sweep(data: ImageData | Any, grid: dict[str, list], *, folder: str | Path,
         that diverged, whose figures are NaN; and the `path` of its model.
     """
     at_once, folder = check_whole("at_once", at_once), expanded(folder, "folder")
-    data = as_image_data(data)
+    data = as_image_data(data, model_class)
     grid = {name: _listed(values) for name, values in grid.items()}
     shared = _complete(model_class, grid, plain(settings))
     members = _members(folder, grid, shared, model_class, data)

@@ -559,7 +559,7 @@ def as_image_data(data: Any, model: Any = None) -> Any:
     """
     if isinstance(data, _TAKEN):
         settings = _settings_of(data, model)
-        labels = "auto" if getattr(model, "n_classes", 0) else None
+        labels = "auto" if getattr(model, "conditional", False) else None
         return load_images(data, **settings, labels=labels, test_fraction=0)
     return data
 

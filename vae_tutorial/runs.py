@@ -666,7 +666,7 @@ def in_words(recipe: Recipe, model: LatentModel, epochs: int) -> dict[str, Any]:
     words = {name: getattr(recipe, name) for name in names}
     words |= {name: describe(word) for name, word in words.items() if callable(word)}
     words["model"] = f"{type(model).__name__} {model.config}"
-    if not isinstance(model.prior, StandardNormal):
+    if type(model.prior) is not StandardNormal:
         words["prior"] = f"{type(model.prior).__name__} {model.prior.config}"
     if model.likelihood is not None:
         words["likelihood"] = describe(model.likelihood)
@@ -725,16 +725,19 @@ def try_out(model: LatentModel, some: Split, objective: Callable[..., Elbo]) -> 
     """Raise unless a model gives what its objective needs; warn if it gives images."""
     like, rng = next(model.parameters()), torch.Generator().manual_seed(0)
     # far out: there logits leave [0, 1] by far, and what a sigmoid gives does not
-    z = 1000 * torch.randn(64, model.latent_dim, generator=rng)
+    z = 1000 * torch.randn(64, model.latent_dim, generator=rng)        # for 1 or 2
     asked = getattr(objective, "func", objective)
     ours = getattr(asked, "__module__", "").startswith("vae_tutorial.")
     if ours and like.dtype != torch.float32:
         raise TypeError(f"model is {like.dtype}, must be torch.float32 in training: "
                         "model.float() makes it so")
     needed = ("logits", "mu", "logvar") if asked is elbo else ()
+    if model.conditional:                       # any class will do, so the first
+        some = Split(some.images, torch.zeros(len(some), dtype=torch.long))
     with evaluating(model), torch.random.fork_rng(devices=[]):
         given, x = next(in_parts(model, some))
-        logits, own = given.decode(z.to(like)), torch.Generator(like.device)
+        logits = given.for_draws(64 // len(x)).decode(z.to(like))
+        own = torch.Generator(like.device)
         out = given(x, own) if needed else None
     if 0 <= logits.min() < logits.max() <= 1:
         warnings.warn("model.decode gives numbers from 0 to 1 alone, must give logits, "
@@ -749,7 +752,7 @@ def try_out(model: LatentModel, some: Split, objective: Callable[..., Elbo]) -> 
 # %% ../nbs/e06_runs.ipynb #77532590
 def _placed(model, part, device):
     """Images on a device, with their labels if the model must be told the classes."""
-    labels: Any = part.labels.to(device) if model.n_classes else None
+    labels: Any = model.given(part.labels).labels if model.conditional else None
     return Split(part.images.to(device), labels)
 
 

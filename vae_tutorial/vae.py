@@ -156,10 +156,13 @@ def as_input(images: Tensor, model: nn.Module) -> Tensor:
 def in_parts(model: Any, images: Any, size: int = 1000) -> Iterator[tuple[Any, Tensor]]:
     """The model, given the labels if there are any, and `size` intensities at a time.
 
-    `images` are a `Split` or a tensor; of none, there is one part.
+    `images` are a `Split` or a tensor; of none, there is one part. What a model has
+    been given already stands before the labels of the images.
     """
-    labels = getattr(images, "labels", None)
+    labels = getattr(model, "labels", getattr(images, "labels", None))
     images = getattr(images, "images", images)
+    if hasattr(model, "labels"):
+        labels = model.labels_of(len(images))
     for start in range(0, max(1, len(images)), size):
         rows = slice(start, start + size)
         given = model.given(None if labels is None else labels[rows])
@@ -208,7 +211,9 @@ class Prior(nn.Module):
 
         Here it is the second, estimated from one draw `z` of each N(mu, sigma²).
         """
-        return (log_normal(z, mu, logvar) - self.log_prob(z))[:, None]
+        log_q, log_p = log_normal(z, mu, logvar), self.log_prob(z)
+        check_same_shape("log q(z | x)", log_q, "prior.log_prob(z)", log_p)
+        return (log_q - log_p)[:, None]
 
 
 class StandardNormal(Prior):
@@ -226,19 +231,25 @@ class StandardNormal(Prior):
 
 # %% ../nbs/01_vae.ipynb #6b0d94f2
 #| code-fold: true
-class _WithLikelihood(nn.Module):
-    """A module whose logits are pixels under a `likelihood` that can be set."""
+class _WithParts(nn.Module):
+    """A module with a `prior` of its codes and a `likelihood` of its pixels."""
 
-    @property
-    def likelihood(self) -> Any:
-        """Distribution of a pixel, a module that can be set; None stands for names."""
-        return self._modules.get("likelihood")
+    likelihood = property(lambda self: self._modules.get("likelihood"))
 
-    @likelihood.setter
-    def likelihood(self, other: Any) -> None:      # nn.Module itself takes in a module
-        if other is not None:
-            raise TypeError(f"likelihood is {other!r}, must be a module with log_prob "
-                            "and mean, such as Gaussian(0.1)")
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "prior":
+            check_kind(name, value, Prior, "such as StandardNormal(model)")
+            if value.latent_dim != self.latent_dim:
+                raise ValueError(f"prior is of {value.latent_dim} dimensions, must be "
+                                 f"of {self.latent_dim}, as the model's codes")
+        if name == "likelihood":
+            if value is not None and not (isinstance(value, nn.Module) and hasattr(
+                    value, "log_prob") and hasattr(value, "mean")):
+                raise TypeError(f"likelihood is {value!r}, must be a module with "
+                                "log_prob and mean, such as Gaussian(0.1)")
+            self._modules[name] = value
+        else:
+            super().__setattr__(name, value)
 
     def image(self, logits: Tensor) -> Tensor:
         """Intensities: the mean of `likelihood`, or the sigmoid where none is set."""
@@ -247,7 +258,7 @@ class _WithLikelihood(nn.Module):
 
 # %% ../nbs/01_vae.ipynb #dc2da272
 #| code-fold: true
-class LatentModel(_WithLikelihood):
+class LatentModel(_WithParts):
     """A latent space with a decoder: what a VAE and its relatives share.
 
     A subclass sets `encoder` and `decoder`, and says with `code(x)` which point of the
@@ -268,7 +279,7 @@ class LatentModel(_WithLikelihood):
     decoder: nn.Module
     prior: Prior
     memory_format = torch.contiguous_format     # of convolutions, in training
-    n_classes = 0                               # that it must be told with `given`
+    conditional = False                         # whether it must be `given` classes
 
     def __init__(self, input_shape: tuple[int, ...], latent_dim: int,
                  **config: Any) -> None:
@@ -290,6 +301,10 @@ class LatentModel(_WithLikelihood):
 
     def given(self, labels: Any) -> "LatentModel":
         """The model of images of these classes: itself, if it knows no classes."""
+        return self
+
+    def for_draws(self, n: int) -> "LatentModel":
+        """The model for `n` codes of each image, one image after another."""
         return self
 
     def reconstruct(self, x: Tensor) -> Tensor:

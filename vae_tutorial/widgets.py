@@ -103,7 +103,7 @@ def half_weights(layers: list[Any], network: str = "model.decoder") -> str:
 # %% ../nbs/e10_widgets.ipynb #fa803e39
 def check_drawable(name: str, model: LatentModel) -> None:
     """Raise a ValueError unless a page can show the images of a model."""
-    if model.n_classes:
+    if model.conditional:
         raise ValueError(f"{name} is {type(model).__name__}, which must be told a "
                          "class: fill it in, model.given(3), or take "
                          "ConditionalExplorer")
