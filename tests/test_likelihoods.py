@@ -219,3 +219,9 @@ def test_a_run_is_not_resumed_with_another_likelihood(of, other, says, tmp_path)
 def test_a_likelihood_in_the_wrong_place_is_told_the_right_one(wrong, says):
     with pytest.raises(TypeError, match=says):
         wrong()
+
+
+@pytest.mark.parametrize("likelihood", [Bernoulli(), ContinuousBernoulli()])
+def test_likelihoods_of_intensities_refuse_other_pixels(likelihood):
+    with pytest.raises(ValueError, match="must be intensities in"):
+        evaluate(digit_model(), small_data(20).train.images / 100, likelihood=likelihood, progress=False)

@@ -9,6 +9,7 @@ __all__ = ['reconstruction_at_mean', 'posterior', 'active_units', 'log_weights',
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import torch
@@ -39,7 +40,10 @@ def _summed(likelihood: str | Callable) -> Callable[[Tensor, Tensor], Tensor]:
     return summed
 
 # %% ../nbs/03_evaluation.ipynb #98c70fa8
-_BOUNDED = ("bernoulli", "continuous-bernoulli")      # they know pixels in [0, 1] only
+def _is_bounded(likelihood: Any) -> bool:
+    """Whether a likelihood knows pixels in [0, 1] only."""
+    names = ("bernoulli", "continuous-bernoulli")
+    return getattr(likelihood, "bounded", likelihood in names)
 
 
 def reconstruction_at_mean(model: LatentModel, images: Split | Tensor, *,
@@ -55,7 +59,7 @@ def reconstruction_at_mean(model: LatentModel, images: Split | Tensor, *,
     batch_size, likelihood = check_whole("batch_size", batch_size), likelihood_of(
         model, likelihood)
     cost = _summed(likelihood)
-    real, images = likelihood not in _BOUNDED, as_images("images", images, model)
+    real, images = not _is_bounded(likelihood), as_images("images", images, model)
     check_images("images", images, model.input_shape, real)
     with evaluating(model):
         parts = [cost(given.decode(given.code(x))[:, None], x[:, None])[:, 0]
@@ -132,7 +136,7 @@ def _stream(model, split, n_samples, likelihood, seed, at_once, progress):
     """Of a few images: model, intensities, mu, logvar; what `_log_weights` gives."""
     check_kind("model", model, BaseVAE, "without q(z | x) there is no ELBO; "
                "reconstruction_at_mean takes any model with a code")
-    cost, real = _summed(likelihood), likelihood not in _BOUNDED
+    cost, real = _summed(likelihood), not _is_bounded(likelihood)
     images = check_images("split", split, model.input_shape, real)
     check_whole("len(split)", len(images))
     n_samples = check_whole("n_samples", n_samples)
@@ -323,7 +327,7 @@ def evaluate(model: BaseVAE, split: Split | Tensor, *, n_samples: int = 64,
     found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     names = ("loss", "distortion", "rate", "reconstruction", "nll")
     n = len(found["mu"])
-    if likelihood in _BOUNDED:
+    if _is_bounded(likelihood):
         warn_if_inverted(*next(in_parts(model, split, min(at_once or 64, 64))))
     of_loss, of_distortion, of_rate = (
         (found[f"of_{name}"].mean() / n).sqrt().item() for name in names[:3])

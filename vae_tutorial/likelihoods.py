@@ -35,6 +35,8 @@ class Likelihood(nn.Module):
         `config`, by which a run is known again and a saved likelihood built again.
     """
 
+    bounded = False                          # whether it knows pixels in [0, 1] alone
+
     def __init__(self, **config: Any) -> None:
         super().__init__()
         self.config = {name: plain(value) for name, value in config.items()}
@@ -70,6 +72,8 @@ class Likelihood(nn.Module):
 class Bernoulli(Likelihood):
     """Pixels that are 0 or 1; on grey pixels a loss, but no likelihood."""
 
+    bounded = True
+
     def log_prob(self, logits: Tensor, x: Tensor) -> Tensor:
         return -LIKELIHOODS["bernoulli"](logits, x)
 
@@ -82,6 +86,8 @@ class ContinuousBernoulli(Likelihood):
 
     Its mean is not the sigmoid.
     """
+
+    bounded = True
 
     def log_prob(self, logits: Tensor, x: Tensor) -> Tensor:
         return -LIKELIHOODS["continuous-bernoulli"](logits, x)
