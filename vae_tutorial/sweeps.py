@@ -326,7 +326,7 @@ class KLParts(NamedTuple):
 
 
 def kl_parts(mu: Tensor, logvar: Tensor, n_draws: int = 2000, seed: int = 0) -> KLParts:
-    """Split the KL of a set of images to N(0, I) into three parts.
+    """Split the KL of a set of images, to N(0, I), into three parts.
 
     Parameters
     ----------
