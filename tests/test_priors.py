@@ -7,11 +7,13 @@ from factories import cloud, digit_model, generator, grey, rows, small_data, tin
 
 from vae_tutorial import files
 from vae_tutorial.autoencoder import Autoencoder
+from vae_tutorial.conditional import ConditionalVAE
 from vae_tutorial.diagnosis import diagnose
 from vae_tutorial.evaluation import evaluate, log_weights, posterior
 from vae_tutorial.generation import grid_points
 from vae_tutorial.priors import FlowPrior, LearnedMixture, VampPrior, fit_mixture
-from vae_tutorial.saving import load_model, save_model
+from vae_tutorial.saving import load_model, load_pretrained, save_model
+from vae_tutorial.sweeps import tc_elbo
 from vae_tutorial.vae import StandardNormal, elbo, kl_divergence
 
 
@@ -159,9 +161,16 @@ def test_diagnosis_does_not_measure_codes_against_a_prior_that_is_not_theirs(kin
     assert "holes in N(0, I)" in " ".join(repr(after).split())
 
 
+def test_shipped_model_comes_with_its_prior():
+    assert isinstance(load_pretrained("mnist-vamp-20d").prior, VampPrior)
+
+
 def test_what_does_not_go_together_is_refused():
-    model, coder = tiny(), tiny(Autoencoder)
+    model, coder, curved = tiny(), tiny(Autoencoder), tiny()
+    curved.prior = FlowPrior(curved)
     for call, words in [(lambda: VampPrior(coder), "model"), (lambda: FlowPrior(tiny(latent_dim=1)), "latent_dim is 1"),
+                        (lambda: VampPrior(tiny(ConditionalVAE)), "model is told the class .* take LearnedMixture"),
+                        (lambda: tc_elbo(curved, grey(3) / 255), "model.prior is FlowPrior, must be StandardNormal"),
                         (lambda: fit_mixture(model, cloud(9, 3), 2), r"codes has shape \(9, 3\), must be \(N, 2\)"),
                         (lambda: fit_mixture(model, cloud(9, 2), 10), "n_components is 10"),
                         (lambda: VampPrior(model, 3).start(grey(2)), "pseudo-inputs")]:

@@ -127,6 +127,7 @@ class LatentExplorer(_CodeTraits, Explorer):
     manifold and the encoded images. More dimensions are sliders; with `data` they are
     ordered by the KL that they carry, and those that are not active are grey. The
     traits `z`, the code, and `layer`, what the plane shows, can be set and observed.
+    The button "Random" draws from N(0, I), whatever the model's prior.
 
     Parameters
     ----------
@@ -622,7 +623,8 @@ class DrawExplorer(_Sheet, Explorer):
     """A sheet to draw a digit on, and what a VAE makes of it.
 
     The drawing is centred as MNIST was and encoded. Shows the posterior, reconstruction
-    and bound of Bernoulli pixels (z = mu, nats), and the nearest test digits by code.
+    and bound of Bernoulli pixels (z = mu, nats; the KL is to N(0, I), whatever the
+    model's prior), and the nearest test digits by code.
     Trait `strokes`, lists of points (x, y) from 0 to 1 from the top left, can be set.
 
     Parameters

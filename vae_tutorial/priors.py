@@ -116,6 +116,9 @@ class VampPrior(Mixture):
 
     def __init__(self, model: BaseVAE, n_components: int = 50) -> None:
         check_kind("model", model, BaseVAE, "the components are its q(z | x)")
+        if model.n_classes:
+            raise ValueError("model is told the class of each image, and pseudo-inputs "
+                             "have none: take LearnedMixture or FlowPrior")
         n = check_whole("n_components", n_components)
         super().__init__(model, n_components=n)
         self.encode = model.encode         # a function: the encoder is no part of this

@@ -26,8 +26,8 @@ from .checks import (check_choice, check_labels, check_number, check_points,
                                  check_same_shape, check_seed, check_whole)
 from .data import ImageData, Split
 from .devices import widen
-from .vae import (Elbo, VAEOutput, kl_divergence, likelihood_of,
-                              reconstruction_loss, reparameterize)
+from .vae import (Elbo, StandardNormal, VAEOutput, kl_divergence,
+                              likelihood_of, reconstruction_loss, reparameterize)
 
 # %% ../nbs/07_sweeps.ipynb #0ea4ac5d
 #| code-fold: true
@@ -326,7 +326,7 @@ class KLParts(NamedTuple):
 
 
 def kl_parts(mu: Tensor, logvar: Tensor, n_draws: int = 2000, seed: int = 0) -> KLParts:
-    """Split the KL of a set of images into three parts.
+    """Split the KL of a set of images, to N(0, I), into three parts.
 
     Parameters
     ----------
@@ -372,7 +372,7 @@ def tc_elbo(model: Callable[..., VAEOutput], x: Tensor, beta: float = 1.0,
     Parameters
     ----------
     model, x, beta, generator
-        As for `elbo`, which this is at β = 1.
+        As for `elbo`, which this is at β = 1; the model's prior must be N(0, I).
 
     Returns
     -------
@@ -381,6 +381,10 @@ def tc_elbo(model: Callable[..., VAEOutput], x: Tensor, beta: float = 1.0,
         the batch in place of all images. Chen et al. (2018), section 3, with their α
         and γ at 1; their minibatch-weighted sampling has the same gradient.
     """
+    prior = getattr(model, "prior", None)
+    if prior is not None and not isinstance(prior, StandardNormal):
+        raise ValueError(f"model.prior is {type(prior).__name__}, must be "
+                         "StandardNormal: elbo takes any prior")
     out = model(x, generator)
     reconstruction = reconstruction_loss(out.logits, x, likelihood_of(model)).mean()
     kl = kl_divergence(out.mu, out.logvar).sum(1).mean()
