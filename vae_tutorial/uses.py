@@ -120,7 +120,7 @@ def fill_in(model: BaseVAE, x: Tensor, known: Tensor, n: int = 8, *,
     Parameters
     ----------
     model : BaseVAE
-        It is not changed. A conditional model must be told the classes, `model.given(3)`.
+        It is not changed. A conditional model must be told the classes: `given(3)`.
     x : Tensor, shape (B, *input_shape)
         Grey values (uint8) or intensities. It does not matter what stands in the
         missing pixels.
@@ -329,7 +329,7 @@ class BitsBack:
     ----------
     model : BaseVAE
         It is copied. Its prior must be N(0, I). A conditional model must be told one
-        class for all images, `model.given(3)`.
+        class for all images: `given(3)`.
     likelihood : Likelihood, optional
         By default the model's own, or `Bernoulli()` if it has none, for pixels of 0 and
         1. A `DiscretizedLogistic` is for whole numbers below its `levels`.
@@ -342,8 +342,7 @@ class BitsBack:
         model = _single(model, "without q(z | x) no bits come back")
         if not isinstance(model.prior, StandardNormal):
             raise ValueError(f"model has a {type(model.prior).__name__} as its prior, "
-                             "must have a StandardNormal: the buckets of a code are "
-                             "equally probable under N(0, I)")
+                             "must have StandardNormal: buckets are equal under it")
         if check_whole("buckets", buckets, 2, 1 << 16).bit_count() != 1:
             raise ValueError(f"buckets is {buckets}, must be a power of two")
         likelihood = _exact(_likelihood_of(model, likelihood))
