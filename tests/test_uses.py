@@ -8,11 +8,13 @@ import torch
 from factories import digit_model, generator, small_data, tiny
 from torch import nn
 
+from vae_tutorial.conditional import ConditionalVAE
 from vae_tutorial.data import binarize, entropy_floor
 from vae_tutorial.evaluation import evaluate
 from vae_tutorial.likelihoods import Bernoulli, ContinuousBernoulli, DiscretizedLogistic, Gaussian, Likelihood
+from vae_tutorial.priors import VampPrior
 from vae_tutorial.uses import AnsStack, BitsBack, anomaly_scores, fill_in, threshold_at
-from vae_tutorial.vae import BaseVAE
+from vae_tutorial.vae import BaseVAE, Prior
 
 DIGITS = small_data(40).train.images
 BLACK = binarize(DIGITS, generator())
@@ -23,12 +25,23 @@ BLACK = binarize(DIGITS, generator())
 def test_scores_are_those_of_evaluate_and_the_floor_belongs_to_grey_values():
     model, found = digit_model(), anomaly_scores(digit_model(), DIGITS, n_samples=3, seed=5)
     wanted = evaluate(model, DIGITS, n_samples=3, seed=5, progress=False).per_image
-    for name in ("loss", "nll", "reconstruction", "rate"):
+    for name in ("loss", "nll", "distortion", "rate"):
         np.testing.assert_allclose(found[name], wanted[name])
     np.testing.assert_allclose(found["loss"] - found["above_floor"], entropy_floor(DIGITS), rtol=1e-5)
     assert len(found) == 40 and (found["above_floor"] > 0).all()
     for images, likelihood in [(BLACK, "bernoulli"), (DIGITS, DiscretizedLogistic())]:
         assert "above_floor" not in anomaly_scores(model, images, likelihood=likelihood)
+
+
+def test_a_model_is_used_with_the_likelihood_that_it_was_given():
+    own, plain, logistic = digit_model(), digit_model(), DiscretizedLogistic(0.2)
+    own.likelihood = logistic
+    known = torch.rand(1, 28, 28, generator=generator()) > 0.5
+    for use in (lambda m, **given: anomaly_scores(m, DIGITS, 2, **given)["loss"].to_numpy(),
+                lambda m, **given: fill_in(m, DIGITS, known, 2, steps=3, generator=generator(), **given).numpy(),
+                lambda m, **given: np.frombuffer(BitsBack(m, buckets=64, **given).encode(DIGITS[:2]), np.uint8)):
+        np.testing.assert_array_equal(use(own), use(plain, likelihood=logistic))
+    assert "above_floor" not in anomaly_scores(own, DIGITS) and "above_floor" in anomaly_scores(own, DIGITS, likelihood="bernoulli")
 
 
 @pytest.mark.parametrize("n, alpha", [(19, 0.05), (20, 0.05), (9, 0.1), (10, 0.1), (250, 0.3), (1, 0.5), (7, 1.0)])
@@ -84,6 +97,20 @@ def test_missing_pixels_are_the_conditional_mean_of_a_linear_model_and_known_one
     torch.testing.assert_close(found.std(0)[:, ~known], spread.expand(6, -1), rtol=0.15, atol=0)
 
 
+class Elsewhere(Prior):
+    """N(3, I)."""
+
+    def log_prob(self, z):
+        return -((z - 3) ** 2 + math.log(2 * math.pi)).sum(-1) / 2
+
+
+def test_where_nothing_is_known_completions_are_draws_from_the_prior_of_the_model():
+    model, none = Linear(), torch.zeros(5, dtype=torch.bool)
+    model.prior = Elsewhere(model)
+    found = fill_in(model, torch.zeros(40, 5), none, n=50, likelihood=Plain(), steps=400, generator=generator())
+    torch.testing.assert_close(found.mean((0, 1)), model.decode(torch.full((1, 2), 3.0))[0].detach(), atol=0.1, rtol=0)
+
+
 def test_what_stands_in_missing_pixels_does_not_matter_and_the_model_stays_as_it_was():
     model, known = digit_model().train(), torch.zeros(1, 28, 28, dtype=torch.bool)
     known[:, :14] = True
@@ -95,6 +122,18 @@ def test_what_stands_in_missing_pixels_does_not_matter_and_the_model_stays_as_it
     assert torch.get_rng_state().equal(state)
     grey = fill_in(model, DIGITS, known, n=1, steps=1)
     assert grey[0][:, :, :14].equal((DIGITS.float() / 255)[:, :, :14])
+
+
+def test_a_conditional_model_is_used_with_the_class_that_it_is_told():
+    model = tiny(ConditionalVAE, input_shape=(1, 28, 28), hidden_dims=(8,), latent_dim=3)
+    known, seeds = torch.zeros(1, 28, 28, dtype=torch.bool), (generator(), generator())
+    three, five = (fill_in(model.given(c), BLACK[:4], known, 2, steps=3, generator=g) for c, g in zip((3, 5), seeds))
+    assert not three.equal(five)
+    coder = BitsBack(model.given(3), buckets=64)
+    assert coder.decode(coder.encode(BLACK[:3])).equal(BLACK[:3].byte())
+    for use in (lambda: fill_in(model, BLACK[:4], known), lambda: BitsBack(model)):
+        with pytest.raises(TypeError, match="must be told a class: pass model.given"):
+            use()
 
 
 @pytest.mark.parametrize("known, says", [(torch.ones(28, 28), "must be torch.bool"), (torch.ones(3, 28, 28, dtype=torch.bool), "that of x"),
@@ -184,7 +223,26 @@ def test_a_file_that_is_damaged_or_of_another_coder_is_refused():
             each.decode(damaged)
 
 
+def test_any_flipped_bit_of_a_file_is_told_in_the_same_words():
+    coder = BitsBack(spoken(digit_model()), buckets=64)
+    file, refused = coder.encode(BLACK[:2]), 0
+    for place in range(16, 8 * len(file), 61):
+        damaged = bytearray(file)
+        damaged[place // 8] ^= 1 << place % 8
+        with pytest.raises(ValueError, match="file is damaged"):
+            coder.decode(bytes(damaged))
+        refused += 1
+    assert refused > 5
+
+
+def with_vamp_prior(model):
+    model.prior = VampPrior(model, 3)
+    return model
+
+
 @pytest.mark.parametrize("make, says", [
+    (lambda: BitsBack(with_vamp_prior(digit_model())), "StandardNormal"),
+    (lambda: BitsBack(digit_model(), "gaussian"), "likelihood is str"),
     (lambda: BitsBack(digit_model(), buckets=100), "power of two"), (lambda: BitsBack(digit_model(), ContinuousBernoulli()), "its probability"),
     (lambda: BitsBack(digit_model(), Gaussian()), "its probability"), (lambda: BitsBack(nn.Linear(2, 2)), "must be a BaseVAE"),
     (lambda: BitsBack(digit_model()).encode(DIGITS), "other values than 0 to 1"), (lambda: BitsBack(digit_model()).encode(BLACK / 2), "whole"),

@@ -22,16 +22,17 @@ from torch import Generator, Tensor
 
 from .checks import (check_generator, check_images, check_kind,
                                  check_number, check_points, check_whole)
+from .conditional import Given
 from .data import Split, entropy_floor
 from .evaluation import evaluate
 from .images import as_images
 from .likelihoods import Bernoulli, Likelihood
-from .vae import (BaseVAE, as_input, evaluating, kl_divergence,
-                              reparameterize)
+from .vae import (BaseVAE, StandardNormal, as_input, evaluating,
+                              likelihood_of, reparameterize)
 
 # %% ../nbs/16_uses.ipynb #c1600009
 def anomaly_scores(model: BaseVAE, images: Split | Tensor, n_samples: int = 8, *,
-                   likelihood: str | Callable = "bernoulli",
+                   likelihood: str | Callable | None = None,
                    seed: int = 0) -> pd.DataFrame:
     """Scores of each image, in nats: the higher, the worse a model describes it.
 
@@ -45,13 +46,14 @@ def anomaly_scores(model: BaseVAE, images: Split | Tensor, n_samples: int = 8, *
     Returns
     -------
     pandas.DataFrame, N rows
-        `loss`, `nll`, `reconstruction` and `rate` as in an `Evaluation`; of grey values
+        `loss`, `nll`, `distortion` and `rate` as in an `Evaluation`; of grey values
         (uint8) under "bernoulli" also `above_floor`, the loss less `entropy_floor`.
     """
+    likelihood = likelihood_of(model, likelihood)
     images = as_images("images", images, model)
     found = evaluate(model, images, n_samples=n_samples, likelihood=likelihood,
                      seed=seed, progress=False).per_image
-    names = ("loss", "nll", "reconstruction", "rate")
+    names = ("loss", "nll", "distortion", "rate")
     scores = pd.DataFrame({name: found[name].numpy() for name in names})
     x = check_images("images", images, model.input_shape, real=True)
     if likelihood == "bernoulli" and x.dtype == torch.uint8:
@@ -81,6 +83,22 @@ def threshold_at(scores: Tensor | ArrayLike, false_alarms: float = 0.05) -> floa
 
 # %% ../nbs/16_uses.ipynb #c1600045
 #| code-fold: true
+def _single(model, advice):
+    """The model, seen to need no labels."""
+    check_kind("model", model, BaseVAE, advice)
+    if model.n_classes:
+        raise TypeError(f"model is {type(model).__name__}, which must be told a class: "
+                        "pass model.given(3), for images of that class")
+    return model
+
+
+def _likelihood_of(model, likelihood):
+    """What is given, else the likelihood of the model, else `Bernoulli()`."""
+    found = likelihood_of(model, likelihood)
+    return check_kind("likelihood", Bernoulli() if found == "bernoulli" else found,
+                      Likelihood, "such as Bernoulli()")
+
+
 def _as_mask(known, x):
     check_kind("known", known, Tensor, "torch.as_tensor makes one")
     if known.dtype != torch.bool:
@@ -102,7 +120,7 @@ def fill_in(model: BaseVAE, x: Tensor, known: Tensor, n: int = 8, *,
     Parameters
     ----------
     model : BaseVAE
-        It is not changed.
+        It is not changed. A conditional model must be told the classes: `given(3)`.
     x : Tensor, shape (B, *input_shape)
         Grey values (uint8) or intensities. It does not matter what stands in the
         missing pixels.
@@ -111,7 +129,7 @@ def fill_in(model: BaseVAE, x: Tensor, known: Tensor, n: int = 8, *,
     n : int
         Completions of each image, from different draws of z.
     likelihood : Likelihood, optional
-        With which the model was trained; by default `Bernoulli()`.
+        By default the model's own, or `Bernoulli()` if it has none.
     steps : int
         Of Adam.
     generator : torch.Generator, optional
@@ -123,11 +141,11 @@ def fill_in(model: BaseVAE, x: Tensor, known: Tensor, n: int = 8, *,
         On the model's device. Missing pixels are means given a draw of z, as those of
         `model.sample` are.
     """
-    check_kind("model", model, BaseVAE, "such as VAE()")
+    model = _single(model, "such as VAE()")
     x = as_input(check_images("x", x, model.input_shape), model)
     known = _as_mask(known, x)
     n, steps = check_whole("n", n), check_whole("steps", steps)
-    likelihood = likelihood or Bernoulli()
+    likelihood = _likelihood_of(model, likelihood)
     check_generator(generator, x.device)
     mu, logvar = torch.zeros(2, len(x), model.latent_dim).to(x).unbind()
     mu.requires_grad_()
@@ -139,7 +157,7 @@ def fill_in(model: BaseVAE, x: Tensor, known: Tensor, n: int = 8, *,
             with torch.enable_grad():
                 z = reparameterize(mu, logvar, generator)
                 nats = likelihood(model.decode(z), x)[known].sum()
-                loss = nats + kl_divergence(mu, logvar).sum()
+                loss = nats + model.prior.kl(mu, logvar, z).sum()
             mu.grad, logvar.grad = torch.autograd.grad(loss, (mu, logvar))
             adam.step()
             slower.step()
@@ -281,6 +299,13 @@ def _initial_bits():
     return lambda: words.getrandbits(32)
 
 
+def _exact(module):
+    """A copy that computes on the CPU in float64."""
+    if isinstance(module, Given):               # its vectors were made from weights
+        return _exact(module.model).given(module.labels.cpu())
+    return copy.deepcopy(module).cpu().double().eval()
+
+
 def _whole_numbers(images, shape, levels):
     check_kind("images", images, Tensor, "torch.as_tensor makes one")
     if images.shape[1:] != shape or images.ndim != len(shape) + 1:
@@ -303,22 +328,25 @@ class BitsBack:
     Parameters
     ----------
     model : BaseVAE
-        It is copied.
+        It is copied. Its prior must be N(0, I). A conditional model must be told one
+        class for all images: `given(3)`.
     likelihood : Likelihood, optional
-        With which it was trained: `Bernoulli()`, the default, for pixels of 0 and 1, or
-        a trained `DiscretizedLogistic`, for whole numbers below its `levels`.
+        By default the model's own, or `Bernoulli()` if it has none, for pixels of 0 and
+        1. A `DiscretizedLogistic` is for whole numbers below its `levels`.
     buckets : int, from 2 to 65,536
         A power of two: values of a latent dimension, equally probable a priori.
     """
 
     def __init__(self, model: BaseVAE, likelihood: Likelihood | None = None,
                  buckets: int = 4096) -> None:
-        check_kind("model", model, BaseVAE, "without q(z | x) no bits come back")
+        model = _single(model, "without q(z | x) no bits come back")
+        if not isinstance(model.prior, StandardNormal):
+            raise ValueError(f"model has a {type(model.prior).__name__} as its prior, "
+                             "must have StandardNormal: buckets are equal under it")
         if check_whole("buckets", buckets, 2, 1 << 16).bit_count() != 1:
             raise ValueError(f"buckets is {buckets}, must be a power of two")
-        model = copy.deepcopy(model).cpu().double().eval()
-        likelihood = copy.deepcopy(likelihood or Bernoulli()).cpu().double().eval()
-        self.ranges = _Ranges(model, likelihood, int(buckets))
+        likelihood = _exact(_likelihood_of(model, likelihood))
+        self.ranges = _Ranges(_exact(model), likelihood, int(buckets))
         with torch.no_grad():
             total = self.ranges.probabilities(torch.ones(1, *model.input_shape)).sum(1)
         if not torch.allclose(total, torch.ones_like(total), atol=1e-3):
@@ -342,7 +370,8 @@ class BitsBack:
             n, low, high, *words = np.frombuffer(file, "<u4").tolist()
             stack = AnsStack(high << 32 | low, words)
             images = [_pop_image(stack, self.ranges) for _ in range(n)][::-1]
-        except (ValueError, IndexError):        # no whole words, or too few of them
+        # no whole words, too few of them, or a bucket that has no place
+        except (ValueError, IndexError, ZeroDivisionError):
             raise ValueError(_DAMAGED) from None
         initial = _initial_bits()
         if [stack.head, *words[::-1]] != [1 << 32, *(initial() for _ in words)]:
