@@ -7,6 +7,7 @@ __all__ = ['Mixture', 'LearnedMixture', 'fit_mixture', 'VampPrior', 'Coupling', 
 
 # %% ../nbs/15_priors.ipynb #72aa64ec
 import math
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -60,7 +61,7 @@ class LearnedMixture(Mixture):
         self.log_weights = nn.Parameter(torch.zeros(n))
         self.mu = nn.Parameter(torch.randn(n, self.latent_dim))
         self.logvar = nn.Parameter(torch.zeros(n, self.latent_dim))
-        self.to(next(model.parameters()).device)
+        self.to(next(model.parameters()))
 
     def components(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.log_weights.log_softmax(0), self.mu, self.logvar
@@ -91,7 +92,8 @@ def fit_mixture(model: LatentModel, codes: Tensor, n_components: int = 100,
     found = GaussianMixture(n, covariance_type="diag", reg_covar=1e-4,
                             random_state=check_seed("seed", seed))
     found.fit(codes.detach().cpu().double())
-    prior = LearnedMixture(model, n)
+    with torch.random.fork_rng(devices=[]):
+        prior = LearnedMixture(model, n)
     with torch.no_grad():
         for parameter, value in [(prior.log_weights, found.weights_),
                                  (prior.mu, found.means_),
@@ -116,14 +118,20 @@ class VampPrior(Mixture):
 
     def __init__(self, model: BaseVAE, n_components: int = 50) -> None:
         check_kind("model", model, BaseVAE, "the components are its q(z | x)")
-        if model.n_classes:
+        if model.conditional or hasattr(model, "labels"):
             raise ValueError("model is told the class of each image, and pseudo-inputs "
                              "have none: take LearnedMixture or FlowPrior")
         n = check_whole("n_components", n_components)
         super().__init__(model, n_components=n)
         self.encode = model.encode         # a function: the encoder is no part of this
         self.logits = nn.Parameter(torch.randn(n, *model.input_shape))
-        self.to(next(model.parameters()).device)
+        self.to(next(model.parameters()))
+
+    def check_model(self, model: Any) -> None:
+        super().check_model(model)
+        if self.encode.__self__ is not model:
+            raise ValueError("prior was made for another model, whose encoder it asks: "
+                             "model.prior = VampPrior(model) makes one for this")
 
     @property
     def images(self) -> Tensor:
@@ -160,11 +168,12 @@ class Coupling(nn.Module):
 
     def shift_and_scale(self, kept: Tensor) -> tuple[Tensor, Tensor]:
         """Shift and log-scale of the other half; no scale is beyond e² or below e⁻²."""
+        kept = kept.to(next(self.parameters()))
         shift, log_scale = widen(self.net(kept)).chunk(2, dim=-1)
         return shift, 2 * torch.tanh(log_scale / 2)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """From codes towards noise: the outcome, and the log |det| of the Jacobian."""
+        """From codes towards noise: the outcome, and the log-determinant of the Jacobian."""
         kept, moved = z.tensor_split([self.kept], dim=-1)
         shift, log_scale = self.shift_and_scale(kept)
         out = torch.cat([kept, (moved - shift) * (-log_scale).exp()], dim=-1)
@@ -196,7 +205,7 @@ class FlowPrior(Prior):
         super().__init__(model, n_layers=n, width=width)
         layers = [Coupling(model.latent_dim, width) for _ in range(n)]
         self.layers = nn.ModuleList(layers)
-        self.to(next(model.parameters()).device)
+        self.to(next(model.parameters()))
 
     def log_prob(self, z: Tensor) -> Tensor:
         z, log_det = widen(z), 0.0

@@ -73,7 +73,11 @@ def threshold_at(scores: Tensor | ArrayLike, false_alarms: float = 0.05) -> floa
         over sets of `scores`; N must be at least 1 / false_alarms - 1.
     """
     alpha = check_number("false_alarms", false_alarms, low=1e-9, high=1)
-    found = np.sort(check_points("scores", np.reshape(scores, (-1, 1)), 1)[:, 0])
+    if getattr(scores, "ndim", 1) != 1:
+        raise ValueError(f"scores has {scores.ndim} axes, must have one: of a table, "
+                         "take a column, scores[\"loss\"]")
+    column = torch.as_tensor(scores).detach().double()[:, None]
+    found = np.sort(check_points("scores", column, 1)[:, 0])
     rank = math.ceil((len(found) + 1) * (1 - alpha) - 1e-9)
     if rank > len(found):
         fewest = math.ceil(1 / alpha - 1 - 1e-9)
@@ -86,7 +90,7 @@ def threshold_at(scores: Tensor | ArrayLike, false_alarms: float = 0.05) -> floa
 def _single(model, advice):
     """The model, seen to need no labels."""
     check_kind("model", model, BaseVAE, advice)
-    if model.n_classes:
+    if model.conditional:
         raise TypeError(f"model is {type(model).__name__}, which must be told a class: "
                         "pass model.given(3), for images of that class")
     return model
@@ -142,8 +146,10 @@ def fill_in(model: BaseVAE, x: Tensor, known: Tensor, n: int = 8, *,
         `model.sample` are.
     """
     model = _single(model, "such as VAE()")
+    known = _as_mask(known, check_kind("x", x, Tensor, "images, such as those of a Split"))
+    x = torch.where(known, x, torch.zeros_like(x))         # NaN may stand there, too
     x = as_input(check_images("x", x, model.input_shape), model)
-    known = _as_mask(known, x)
+    known = known.to(x.device)
     n, steps = check_whole("n", n), check_whole("steps", steps)
     likelihood = _likelihood_of(model, likelihood)
     check_generator(generator, x.device)
@@ -346,6 +352,9 @@ class BitsBack:
         if check_whole("buckets", buckets, 2, 1 << 16).bit_count() != 1:
             raise ValueError(f"buckets is {buckets}, must be a power of two")
         likelihood = _exact(_likelihood_of(model, likelihood))
+        if getattr(likelihood, "levels", 2) > 256:
+            raise ValueError(f"likelihood has {likelihood.levels} levels, must have at "
+                             "most 256: pixels are bytes")
         self.ranges = _Ranges(_exact(model), likelihood, int(buckets))
         with torch.no_grad():
             total = self.ranges.probabilities(torch.ones(1, *model.input_shape)).sum(1)

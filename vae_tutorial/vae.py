@@ -196,6 +196,12 @@ class Prior(nn.Module):
         self.latent_dim: int = model.latent_dim        # type: ignore[assignment]
         self.config = {name: plain(value) for name, value in config.items()}
 
+    def check_model(self, model: Any) -> None:
+        """Raise unless this can be the prior of a model."""
+        if self.latent_dim != model.latent_dim:
+            raise ValueError(f"prior is of {self.latent_dim} dimensions, must be of "
+                             f"{model.latent_dim}, as the model's codes")
+
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density, shape (...), of codes `z`, shape (..., latent_dim), in nats."""
         raise NotImplementedError(f"{type(self).__name__} must say with log_prob how "
@@ -239,9 +245,7 @@ class _WithParts(nn.Module):
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "prior":
             check_kind(name, value, Prior, "such as StandardNormal(model)")
-            if value.latent_dim != self.latent_dim:
-                raise ValueError(f"prior is of {value.latent_dim} dimensions, must be "
-                                 f"of {self.latent_dim}, as the model's codes")
+            value.check_model(self)
         if name == "likelihood":
             if value is not None and not (isinstance(value, nn.Module) and hasattr(
                     value, "log_prob") and hasattr(value, "mean")):
