@@ -129,7 +129,7 @@ class VampPrior(Mixture):
 
     def check_model(self, model: Any) -> None:
         super().check_model(model)
-        if self.encode.__self__ is not model:
+        if getattr(self.encode, "__self__", None) is not model:
             raise ValueError("prior was made for another model, whose encoder it asks: "
                              "model.prior = VampPrior(model) makes one for this")
 

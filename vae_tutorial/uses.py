@@ -73,11 +73,12 @@ def threshold_at(scores: Tensor | ArrayLike, false_alarms: float = 0.05) -> floa
         over sets of `scores`; N must be at least 1 / false_alarms - 1.
     """
     alpha = check_number("false_alarms", false_alarms, low=1e-9, high=1)
-    if getattr(scores, "ndim", 1) != 1:
-        raise ValueError(f"scores has {scores.ndim} axes, must have one: of a table, "
+    column = torch.as_tensor(np.asarray(scores) if not isinstance(scores, Tensor)
+                             else scores.detach())
+    if column.ndim != 1:
+        raise ValueError(f"scores has {column.ndim} axes, must have one: of a table, "
                          "take a column, scores[\"loss\"]")
-    column = torch.as_tensor(scores).detach().double()[:, None]
-    found = np.sort(check_points("scores", column, 1)[:, 0])
+    found = np.sort(check_points("scores", column.double()[:, None], 1)[:, 0])
     rank = math.ceil((len(found) + 1) * (1 - alpha) - 1e-9)
     if rank > len(found):
         fewest = math.ceil(1 / alpha - 1 - 1e-9)
