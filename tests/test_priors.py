@@ -14,7 +14,7 @@ from vae_tutorial.generation import grid_points
 from vae_tutorial.priors import FlowPrior, LearnedMixture, VampPrior, fit_mixture
 from vae_tutorial.saving import load_model, load_pretrained, save_model
 from vae_tutorial.sweeps import tc_elbo
-from vae_tutorial.vae import StandardNormal, elbo, kl_divergence
+from vae_tutorial.vae import Prior, StandardNormal, elbo, kl_divergence
 
 
 def shaken(prior, seed=1, by=0.7):
@@ -165,12 +165,45 @@ def test_shipped_model_comes_with_its_prior():
     assert isinstance(load_pretrained("mnist-vamp-20d").prior, VampPrior)
 
 
+class Stretched(StandardNormal):
+    """Its densities have an axis too many, which would be broadcast."""
+
+    def log_prob(self, z):
+        return super().log_prob(z)[..., None]
+
+    kl = Prior.kl
+
+
+def with_prior(kind):
+    model = tiny()
+    model.prior = kind(model)
+    return model
+
+
+@pytest.mark.parametrize("format", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("kind", [LearnedMixture, VampPrior, FlowPrior])
+def test_priors_follow_the_format_of_their_model(kind, format):
+    early, late = tiny().to(format), tiny()
+    early.prior, late.prior = kind(early), kind(late)
+    assert early.sample(2).isfinite().all() and late.to(format).sample(2).isfinite().all()
+
+
+def test_fitting_moves_no_generator():
+    model, before = tiny(), torch.get_rng_state()
+    fit_mixture(model, cloud(50, 2), 2)
+    assert torch.get_rng_state().equal(before)
+
+
 def test_what_does_not_go_together_is_refused():
     model, coder, curved = tiny(), tiny(Autoencoder), tiny()
     curved.prior = FlowPrior(curved)
     for call, words in [(lambda: VampPrior(coder), "model"), (lambda: FlowPrior(tiny(latent_dim=1)), "latent_dim is 1"),
                         (lambda: VampPrior(tiny(ConditionalVAE)), "model is told the class .* take LearnedMixture"),
-                        (lambda: tc_elbo(curved, grey(3) / 255), "model.prior is FlowPrior, must be StandardNormal"),
+                        (lambda: VampPrior(tiny(ConditionalVAE).given(1)), "model is told the class"),
+                        (lambda: setattr(tiny(seed=1), "prior", VampPrior(model)), "prior was made for another model"),
+                        (lambda: setattr(tiny(latent_dim=3), "prior", curved.prior), "prior is of 2 dimensions, must be of 3"),
+                        (lambda: setattr(model, "prior", None), "prior is NoneType, must be a Prior"),
+                        (lambda: evaluate(with_prior(Stretched), grey(3), progress=False), "log_prob"), (lambda: tc_elbo(curved, grey(3) / 255), "model.prior is FlowPrior, must be StandardNormal"),
                         (lambda: fit_mixture(model, cloud(9, 3), 2), r"codes has shape \(9, 3\), must be \(N, 2\)"),
                         (lambda: fit_mixture(model, cloud(9, 2), 10), "n_components is 10"),
                         (lambda: VampPrior(model, 3).start(grey(2)), "pseudo-inputs")]:

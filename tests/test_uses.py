@@ -243,6 +243,8 @@ def with_vamp_prior(model):
 @pytest.mark.parametrize("make, says", [
     (lambda: BitsBack(with_vamp_prior(digit_model())), "StandardNormal"),
     (lambda: BitsBack(digit_model(), "gaussian"), "likelihood is str"),
+    (lambda: BitsBack(digit_model(), DiscretizedLogistic(levels=257)), "257 levels, must have at most 256"),
+    (lambda: threshold_at(anomaly_scores(digit_model(), DIGITS, 2), 0.1), r"scores\["),
     (lambda: BitsBack(digit_model(), buckets=100), "power of two"), (lambda: BitsBack(digit_model(), ContinuousBernoulli()), "its probability"),
     (lambda: BitsBack(digit_model(), Gaussian()), "its probability"), (lambda: BitsBack(nn.Linear(2, 2)), "must be a BaseVAE"),
     (lambda: BitsBack(digit_model()).encode(DIGITS), "other values than 0 to 1"), (lambda: BitsBack(digit_model()).encode(BLACK / 2), "whole"),

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .checks import (check_images, check_kind, check_number, check_rows,
-                                 check_seed, check_whole)
+                                 check_same_shape, check_seed, check_whole)
 from .data import Split
 from .devices import bernoulli_sum, memory_named, widen
 from .images import as_images, warn_if_inverted
@@ -111,7 +111,9 @@ def _log_ratio(prior, z, eps, logvar):
     if type(prior) is StandardNormal:            # the constants cancel
         return 0.5 * widen(eps.square() + logvar - z.square()).sum(2)
     log_q = -0.5 * widen(eps.square() + logvar + math.log(2 * math.pi)).sum(2)
-    return prior.log_prob(z) - log_q
+    log_p = prior.log_prob(z)
+    check_same_shape("log q(z | x)", log_q, "prior.log_prob(z)", log_p)
+    return log_p - log_q
 
 
 def _log_weights(model, x, mu, logvar, n_samples, cost, at_once, generator):
