@@ -173,7 +173,8 @@ PART = replace(DATA, train=Split(DATA.train.images, torch.full((24,), -1)))
     (lambda: fit(MODEL, PART, 1, progress=False), ValueError, "labels go from -1 to -1, must be from 0 to 2"),
     (lambda: MODEL.given(3), ValueError, "from 3 to 3, must be from 0 to 2"), (lambda: MODEL.given([0.5]), TypeError, "must be whole numbers"),
     (lambda: MODEL.given([]), TypeError, "must be whole numbers"), (lambda: MODEL.given([0, 1, 2]).reconstruct(X), ValueError, "labels has 3 entries"),
-    (lambda: MODEL.given([0, 1, 2]).sample(4), ValueError, "labels has 3 entries, must have one for each of 4"), (lambda: ConditionalVAE(n_classes=1), ValueError, "n_classes is 1"),
+    (lambda: MODEL.given([0, 1, 2]).sample(4), ValueError, "labels has 3 entries, must have one for each of 4"),
+    (lambda: ConditionalVAE(n_classes=1), ValueError, "n_classes is 1"),
     (lambda: save_model(MODEL.given(1), "x.safetensors"), ValueError, "take the conditional model itself"),
     (lambda: M2.given(-1).sample(2), ValueError, "model.classify(x).argmax(1) guesses them"),
     (lambda: M2.given(-1).reconstruct(X), ValueError, "model.classify(x).argmax(1) guesses them"),
@@ -201,7 +202,8 @@ def test_a_view_follows_its_model():
     assert kept.prior is model.prior and model.eval().given(1).training is False
 
 
-@pytest.mark.parametrize("labels", [Y.tolist(), Y.numpy(), Y.int(), Y.numpy().astype("u2"), Y.numpy()[::-1][::-1]], ids=["list", "numpy", "int32", "uint16", "strides"])
+@pytest.mark.parametrize("labels", [Y.tolist(), Y.numpy(), Y.int(), Y.numpy().astype("u2"), Y.numpy()[::-1][::-1]],
+                         ids=["list", "numpy", "int32", "uint16", "strides"])
 def test_labels_of_every_kind_are_the_same_labels(labels):
     assert MODEL.given(labels).reconstruct(X).equal(MODEL.given(Y).reconstruct(X))
     assert encodings(MODEL.given(labels), DATA.test.images, 3).equal(encodings(MODEL, DATA.test, 3))

@@ -203,7 +203,8 @@ def test_what_does_not_go_together_is_refused():
                         (lambda: setattr(tiny(seed=1), "prior", VampPrior(model)), "prior was made for another model"),
                         (lambda: setattr(tiny(latent_dim=3), "prior", curved.prior), "prior is of 2 dimensions, must be of 3"),
                         (lambda: setattr(model, "prior", None), "prior is NoneType, must be a Prior"),
-                        (lambda: evaluate(with_prior(Stretched), grey(3), progress=False), "log_prob"), (lambda: tc_elbo(curved, grey(3) / 255), "model.prior is FlowPrior, must be StandardNormal"),
+                        (lambda: evaluate(with_prior(Stretched), grey(3), progress=False), "log_prob"),
+                        (lambda: tc_elbo(curved, grey(3) / 255), "model.prior is FlowPrior, must be StandardNormal"),
                         (lambda: fit_mixture(model, cloud(9, 3), 2), r"codes has shape \(9, 3\), must be \(N, 2\)"),
                         (lambda: fit_mixture(model, cloud(9, 2), 10), "n_components is 10"),
                         (lambda: VampPrior(model, 3).start(grey(2)), "pseudo-inputs")]:
