@@ -173,7 +173,7 @@ class Coupling(nn.Module):
         return shift, 2 * torch.tanh(log_scale / 2)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """From codes towards noise: the outcome, and log-determinant of the Jacobian."""
+        """From codes towards noise: outcome, and log-determinant of the Jacobian."""
         kept, moved = z.tensor_split([self.kept], dim=-1)
         shift, log_scale = self.shift_and_scale(kept)
         out = torch.cat([kept, (moved - shift) * (-log_scale).exp()], dim=-1)

@@ -147,7 +147,7 @@ def fill_in(model: BaseVAE, x: Tensor, known: Tensor, n: int = 8, *,
         `model.sample` are.
     """
     model = _single(model, "such as VAE()")
-    known = _as_mask(known, check_kind("x", x, Tensor, "images, such as those of a Split"))
+    known = _as_mask(known, check_kind("x", x, Tensor, "such as data.test.images"))
     x = torch.where(known, x, torch.zeros_like(x))         # NaN may stand there, too
     x = as_input(check_images("x", x, model.input_shape), model)
     known = known.to(x.device)

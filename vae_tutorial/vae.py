@@ -176,7 +176,8 @@ def log_normal(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
     squares = (z - mu).square() * (-logvar).exp()
     return -0.5 * (squares + logvar + math.log(2 * math.pi)).sum(-1)
 
-
+# %% ../nbs/01_vae.ipynb #15c0de03
+#| code-fold: true
 class Prior(nn.Module):
     """Distribution of codes: `model.prior = Prior(model)` makes it that of a model.
 
@@ -240,6 +241,7 @@ class StandardNormal(Prior):
 class _WithParts(nn.Module):
     """A module with a `prior` of its codes and a `likelihood` of its pixels."""
 
+    conditional = False                         # whether it must be `given` classes
     likelihood = property(lambda self: self._modules.get("likelihood"))
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -259,6 +261,14 @@ class _WithParts(nn.Module):
         """Intensities: the mean of `likelihood`, or the sigmoid where none is set."""
         own = self.likelihood
         return logits.sigmoid() if own is None else own.mean(logits)
+
+    def given(self, labels: Any) -> Any:
+        """The model of images of these classes: itself, if it knows no classes."""
+        return self
+
+    def for_draws(self, n: int) -> Any:
+        """The model for `n` codes of each image, one image after another."""
+        return self
 
 # %% ../nbs/01_vae.ipynb #dc2da272
 #| code-fold: true
@@ -283,7 +293,6 @@ class LatentModel(_WithParts):
     decoder: nn.Module
     prior: Prior
     memory_format = torch.contiguous_format     # of convolutions, in training
-    conditional = False                         # whether it must be `given` classes
 
     def __init__(self, input_shape: tuple[int, ...], latent_dim: int,
                  **config: Any) -> None:
@@ -302,14 +311,6 @@ class LatentModel(_WithParts):
     def decode(self, z: Tensor) -> Tensor:
         """Logits, shape (B, *input_shape), for codes `z`, shape (B, latent_dim)."""
         return self.decoder(z)
-
-    def given(self, labels: Any) -> "LatentModel":
-        """The model of images of these classes: itself, if it knows no classes."""
-        return self
-
-    def for_draws(self, n: int) -> "LatentModel":
-        """The model for `n` codes of each image, one image after another."""
-        return self
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """Images in [0, 1], decoded from the codes of images `x` (B, *input_shape)."""
