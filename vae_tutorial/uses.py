@@ -313,6 +313,13 @@ def _exact(module):
     return copy.deepcopy(module).cpu().double().eval()
 
 
+def _of_bytes(likelihood):
+    if getattr(likelihood, "levels", 2) > 256:
+        raise ValueError(f"likelihood has {likelihood.levels} levels, must have at most "
+                         "256: pixels are bytes")
+    return likelihood
+
+
 def _whole_numbers(images, shape, levels):
     check_kind("images", images, Tensor, "torch.as_tensor makes one")
     if images.shape[1:] != shape or images.ndim != len(shape) + 1:
@@ -352,10 +359,7 @@ class BitsBack:
                              "must have StandardNormal: buckets are equal under it")
         if check_whole("buckets", buckets, 2, 1 << 16).bit_count() != 1:
             raise ValueError(f"buckets is {buckets}, must be a power of two")
-        likelihood = _exact(_likelihood_of(model, likelihood))
-        if getattr(likelihood, "levels", 2) > 256:
-            raise ValueError(f"likelihood has {likelihood.levels} levels, must have at "
-                             "most 256: pixels are bytes")
+        likelihood = _of_bytes(_exact(_likelihood_of(model, likelihood)))
         self.ranges = _Ranges(_exact(model), likelihood, int(buckets))
         with torch.no_grad():
             total = self.ranges.probabilities(torch.ones(1, *model.input_shape)).sum(1)
