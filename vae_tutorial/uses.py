@@ -315,8 +315,8 @@ def _exact(module):
 
 def _of_bytes(likelihood):
     if getattr(likelihood, "levels", 2) > 256:
-        raise ValueError(f"likelihood has {likelihood.levels} levels, must have at most "
-                         "256: pixels are bytes")
+        raise ValueError(f"likelihood has {likelihood.levels} levels, must have at "
+                         "most 256: pixels are bytes")
     return likelihood
 
 
