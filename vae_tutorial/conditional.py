@@ -18,8 +18,8 @@ from torch import Generator, Tensor, nn
 from .checks import check_images, check_kind, check_whole
 from .conv import ConvVAE
 from .data import Split
-from .vae import (VAE, BaseVAE, Elbo, evaluating, in_parts, likelihood_of,
-                              mlp, reconstruction_loss)
+from .vae import (VAE, BaseVAE, Elbo, Prior, evaluating, in_parts,
+                              likelihood_of, mlp, reconstruction_loss)
 
 # %% ../nbs/14_conditional.ipynb #1234f2d3
 #| code-fold: true
@@ -58,17 +58,37 @@ class Given(BaseVAE):
     """
 
     model: Any
-    encoder = property(lambda self: self._half("encoder"))
-    decoder = property(lambda self: self._half("decoder"))
-    prior = property(lambda self: self.model.prior)
-    likelihood = property(lambda self: self.model.likelihood)
-    # train and eval reach the model, which alone keeps the mode
-    training = property(lambda self: self.model.training, lambda self, mode: None)
 
     def __init__(self, model: "Conditional", labels: Tensor) -> None:
         nn.Module.__init__(self)
         self.input_shape, self.latent_dim = model.input_shape, model.latent_dim
         self.model, self.labels = model, labels
+
+    @property
+    def encoder(self) -> nn.Module:                           # type: ignore[override]
+        """The model's encoder, shifted by the classes; `decoder` likewise."""
+        return self._half("encoder")
+
+    @property
+    def decoder(self) -> nn.Module:                           # type: ignore[override]
+        return self._half("decoder")
+
+    @property
+    def prior(self) -> Prior:                                 # type: ignore[override]
+        return self.model.prior
+
+    @property
+    def likelihood(self) -> Any:
+        return self.model.likelihood
+
+    @property
+    def training(self) -> bool:
+        """The mode of the model, which `train` and `eval` reach as a part of this."""
+        return self.model.training
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        pass
 
     def _half(self, half):
         layers, (place, _) = getattr(self.model, half), self.model.shifted[half]
