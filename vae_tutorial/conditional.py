@@ -48,25 +48,21 @@ def _first(half, network):
     raise TypeError(f"{half} must be an nn.Sequential with a Linear layer or a "
                     "convolution among its own layers: a class shifts what that gives")
 
-# %% ../nbs/14_conditional.ipynb #efd5fe79
+# %% ../nbs/14_conditional.ipynb #c3b307e4
 #| code-fold: true
-class Given(BaseVAE):
-    """A conditional model that has been told the classes: a VAE like any other.
-
-    All its weights are those of `model`. `labels`, shape (B,), has the class of each
-    image, or one class for all.
-    """
+class _View(BaseVAE):
+    """What a `Given` looks up in its conditional `model`, whenever it is asked."""
 
     model: Any
+    labels: Tensor
 
-    def __init__(self, model: "Conditional", labels: Tensor) -> None:
-        nn.Module.__init__(self)
-        self.input_shape, self.latent_dim = model.input_shape, model.latent_dim
-        self.model, self.labels = model, labels
+    def _half(self, half):
+        layers, (place, _) = getattr(self.model, half), self.model.shifted[half]
+        shift = ClassShift(getattr(self.model, f"{half}_classes")[self.labels])
+        return nn.Sequential(*layers[:place + 1], shift, *layers[place + 1:])
 
     @property
     def encoder(self) -> nn.Module:                           # type: ignore[override]
-        """The model's encoder, shifted by the classes; `decoder` likewise."""
         return self._half("encoder")
 
     @property
@@ -83,17 +79,25 @@ class Given(BaseVAE):
 
     @property
     def training(self) -> bool:
-        """The mode of the model, which `train` and `eval` reach as a part of this."""
         return self.model.training
 
     @training.setter
     def training(self, mode: bool) -> None:
-        pass
+        pass                    # train and eval reach the model, a part of this
 
-    def _half(self, half):
-        layers, (place, _) = getattr(self.model, half), self.model.shifted[half]
-        shift = ClassShift(getattr(self.model, f"{half}_classes")[self.labels])
-        return nn.Sequential(*layers[:place + 1], shift, *layers[place + 1:])
+# %% ../nbs/14_conditional.ipynb #7ac57c99
+#| code-fold: true
+class Given(_View):
+    """A conditional model that has been told the classes: a VAE like any other.
+
+    All its weights are those of `model`. `labels`, shape (B,), has the class of each
+    image, or one class for all.
+    """
+
+    def __init__(self, model: "Conditional", labels: Tensor) -> None:
+        nn.Module.__init__(self)
+        self.input_shape, self.latent_dim = model.input_shape, model.latent_dim
+        self.model, self.labels = model, labels
 
     @property
     def config(self) -> dict[str, Any]:                       # type: ignore[override]
@@ -103,7 +107,8 @@ class Given(BaseVAE):
         return self if labels is None else self.model.given(labels)
 
     def for_draws(self, n: int) -> "Given":
-        return self.model.given(self.labels.repeat_interleave(n))
+        one = len(self.labels) == 1                                      # for all
+        return self if one else self.model.given(self.labels.repeat_interleave(n))
 
     def labels_of(self, n: int) -> Tensor:
         """The labels of `n` images or codes, seen to be so many."""
