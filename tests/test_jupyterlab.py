@@ -284,18 +284,23 @@ def test_notebook_from_elsewhere_shows_a_still_until_it_is_trusted(open_notebook
     still_answers(stored, [0, 0])
 
 
-def test_python_has_the_strokes_and_the_image_of_a_drawing(open_notebook, lab):
-    write_notebook(lab.folder / "sheet.ipynb", SHEET)
-    notebook = open_notebook("sheet.ipynb")
-    notebook.do("notebook:run-all-cells")
-    explorer, mouse = notebook.explorer(), notebook.page.mouse
-    sheet, canvas = explorer.locator(".vae-sheet"), explorer.locator(".vae-seen canvas").first
+def draw_a_line(notebook):
+    """Draw one stroke of five points on the sheet of the notebook's explorer."""
+    sheet, mouse = notebook.explorer().locator(".vae-sheet"), notebook.page.mouse
     sheet.scroll_into_view_if_needed()
     place = sheet.bounding_box()
     mouse.move(place["x"] + 0.6 * place["width"], place["y"] + 0.2 * place["height"])
     mouse.down()
     mouse.move(place["x"] + 0.4 * place["width"], place["y"] + 0.8 * place["height"], steps=4)
     mouse.up()
+
+
+def test_python_has_the_strokes_and_the_image_of_a_drawing(open_notebook, lab):
+    write_notebook(lab.folder / "sheet.ipynb", SHEET)
+    notebook = open_notebook("sheet.ipynb")
+    notebook.do("notebook:run-all-cells")
+    canvas = notebook.explorer().locator(".vae-seen canvas").first
+    draw_a_line(notebook)
     until(lambda: notebook.ask("print([len(stroke) for stroke in explorer.strokes])") == "[5]", "stroke in Python")
     prepared = np.array(json.loads(notebook.ask("print(explorer.image.flatten().tolist())")))
     assert np.abs(255 - picture(canvas).numpy() - prepared).max() <= 1
@@ -308,13 +313,7 @@ def test_a_drawing_sets_style_and_class_in_python_too_whoever_drew_it(open_noteb
     write_notebook(lab.folder / "styles.ipynb", STYLES)
     notebook = open_notebook("styles.ipynb")
     notebook.do("notebook:run-all-cells")
-    sheet, mouse = notebook.explorer().locator(".vae-sheet"), notebook.page.mouse
-    sheet.scroll_into_view_if_needed()
-    place = sheet.bounding_box()
-    mouse.move(place["x"] + 0.6 * place["width"], place["y"] + 0.2 * place["height"])
-    mouse.down()
-    mouse.move(place["x"] + 0.4 * place["width"], place["y"] + 0.8 * place["height"], steps=4)
-    mouse.up()
+    draw_a_line(notebook)
     until(lambda: notebook.ask("print([len(stroke) for stroke in explorer.strokes], is_read())") == "[5] True", "stroke and style in Python")
     first = notebook.z()
     notebook.ask("explorer.strokes = [[(0.2, 0.3), (0.8, 0.3)], [(0.3, 0.5), (0.7, 0.8)]]")

@@ -725,7 +725,7 @@ def try_out(model: LatentModel, some: Split, objective: Callable[..., Elbo]) -> 
     """Raise unless a model gives what its objective needs; warn if it gives images."""
     like, rng = next(model.parameters()), torch.Generator().manual_seed(0)
     # far out: there logits leave [0, 1] by far, and what a sigmoid gives does not
-    z = 1000 * torch.randn(64, model.latent_dim, generator=rng)        # for 1 or 2
+    z = 1000 * torch.randn(64, model.latent_dim, generator=rng)
     asked = getattr(objective, "func", objective)
     ours = getattr(asked, "__module__", "").startswith("vae_tutorial.")
     if ours and like.dtype != torch.float32:

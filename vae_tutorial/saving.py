@@ -122,15 +122,14 @@ def load_model(path: str | Path, model_class: type[LatentModel] | None = None, *
                          "fit(..., checkpoint=its folder, resume=True)")
     with files.as_damage(path):  # guard: notes-fit
         saved, said = notes["history"], _said_parts(notes)
-    parts = {name: (_class_named(_BASES[name](), kept, home, path), config)
-             for name, (kept, home, config) in said.items()
-             if name != "model" or model_class is None}
-    if model_class is not None:
-        kept, _, config = said["model"]
-        if kept != model_class.__name__:
-            raise ValueError(f"model_class is {model_class.__name__}, but {path} holds "
-                             f"a {kept}")
-        parts["model"] = model_class, config
+    parts = {}
+    for name, (kept, home, config) in said.items():
+        found = model_class if name == "model" else None
+        found = found or _class_named(_BASES[name](), kept, home, path)
+        if kept != found.__name__:
+            raise ValueError(f"model_class is {found.__name__}, but {path} holds a "
+                             f"{kept}")
+        parts[name] = found, config
     own = {name.removeprefix("objective/"): tensors.pop(name)
            for name in list(tensors) if name.startswith("objective/")}
     if objective is not None:

@@ -159,7 +159,7 @@ def in_parts(model: Any, images: Any, size: int = 1000) -> Iterator[tuple[Any, T
     `images` are a `Split` or a tensor; of none, there is one part. What a model has
     been given already stands before the labels of the images.
     """
-    labels = getattr(model, "labels", getattr(images, "labels", None))
+    labels = getattr(images, "labels", None)
     images = getattr(images, "images", images)
     if hasattr(model, "labels"):
         labels = model.labels_of(len(images))
